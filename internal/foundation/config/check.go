@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/konsil-health/konsil/internal/matrix/id"
+	"github.com/konsil-health/konsil/internal/matrix/roomversion"
+)
+
+// check fills what depends on other keys and finds what does not fit together.
+func (l *loader) check(c *Config) error {
+	l.oneOf("environment", c.Environment, Production, Development, Demo)
+	l.oneOf("policy", c.Policy, PolicyTI, PolicyOpen)
+	for i, r := range c.Roles {
+		l.oneOf(fmt.Sprintf("roles[%d]", i), r, RoleHomeserver, RoleDirectory, RoleFedList, RoleRegistry)
+	}
+	l.paths(c)
+	l.database(c)
+	l.tenants(c)
+	l.listeners(c)
+	l.masterKey(c)
+	l.registration(c)
+	l.federation(c)
+	l.files(c)
+	if v := c.Rooms.DefaultVersion; v != "" {
+		if _, ok := roomversion.Get(v); !ok {
+			l.fail("rooms.default_version", "unknown room version %q, expected one of %s", v, strings.Join(roomversion.Supported(), ", "))
+		}
+	}
+	if c.Media.MaxUpload < 1 {
+		l.fail("media.max_upload", "must be at least 1 byte")
+	}
+	if c.PublicURL != "" {
+		if u, err := url.Parse(c.PublicURL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			l.fail("public_url", "%q is no http or https address", c.PublicURL)
+		}
+	}
+	l.oneOf("logging.level", c.Logging.Level, "debug", "info", "warn", "error")
+	l.oneOf("logging.format", c.Logging.Format, "text", "json")
+	for i, p := range c.TrustedProxies {
+		if _, err := netip.ParsePrefix(p); err != nil {
+			l.fail(fmt.Sprintf("trusted_proxies[%d]", i), "%q is no network such as 10.0.0.0/8", p)
+		}
+	}
+	return errors.Join(l.errs...)
+}
+
+func (l *loader) oneOf(path, value string, allowed ...string) {
+	if !slices.Contains(allowed, value) {
+		l.fail(path, "%q is none of %s", value, strings.Join(allowed, ", "))
+	}
+}
+
+func (l *loader) paths(c *Config) {
+	if c.Data == "" {
+		l.fail("data", "must name a folder")
+		return
+	}
+	if abs, err := filepath.Abs(c.Data); err == nil {
+		c.Data = abs
+	}
+	if c.Media.Folder == "" {
+		c.Media.Folder = filepath.Join(c.Data, "media")
+	}
+	if c.Database.URL == "" {
+		c.Database.URL = "sqlite:" + filepath.Join(c.Data, "konsil.db")
+	}
+}
+
+func (l *loader) database(c *Config) {
+	scheme, rest, _ := strings.Cut(c.Database.URL, ":")
+	if !slices.Contains([]string{"sqlite", "postgres", "postgresql"}, scheme) || rest == "" {
+		l.fail("database.url", "expected sqlite:/path or postgres://…")
+	}
+	if c.Database.Readers < 0 || c.Database.Readers > 1000 {
+		l.fail("database.readers", "must be between 0 and 1000")
+	}
+}
+
+func (l *loader) tenants(c *Config) {
+	seen := map[id.Server]bool{}
+	for i, t := range c.Tenants {
+		path := fmt.Sprintf("tenants[%d].name", i)
+		name, err := id.ParseServer(string(t.Name))
+		switch {
+		case err != nil:
+			l.fail(path, "%q is no server name", t.Name)
+		case seen[name]:
+			l.fail(path, "%s is there twice", name)
+		}
+		seen[name] = true
+	}
+}
+
+func (l *loader) listeners(c *Config) {
+	for i, x := range c.Listeners.Client {
+		l.listener(fmt.Sprintf("listeners.client[%d]", i), x)
+	}
+	for i, x := range c.Listeners.Federation {
+		path := fmt.Sprintf("listeners.federation[%d]", i)
+		l.listener(path, x)
+		if x.Certificate == "" && !x.Plain {
+			l.fail(path, "needs certificate and key, or plain: true behind a proxy that speaks TLS")
+		}
+	}
+	if c.Listeners.Operator != "" {
+		l.address("listeners.operator", c.Listeners.Operator)
+	}
+	if c.HasRole(RoleHomeserver) && len(c.Listeners.Client) == 0 && len(c.Listeners.Federation) == 0 {
+		l.fail("listeners.client", "a homeserver needs an address to listen on")
+	}
+}
+
+func (l *loader) listener(path string, x Listener) {
+	l.address(path+".address", x.Address)
+	if (x.Certificate == "") != (x.Key == "") {
+		l.fail(path, "certificate and key belong together")
+		return
+	}
+	if x.Certificate != "" {
+		l.readable(path+".certificate", x.Certificate)
+		l.readable(path+".key", x.Key)
+	}
+}
+
+func (l *loader) address(path, address string) {
+	if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
+		l.fail(path, "%q is no address such as 127.0.0.1:8008 or :8448", address)
+	}
+}
+
+func (l *loader) readable(path, file string) {
+	f, err := os.Open(file)
+	if err != nil {
+		l.fail(path, "%w", err)
+		return
+	}
+	f.Close()
+}
+
+func (l *loader) masterKey(c *Config) {
+	m := c.MasterKey
+	if m.Value != "" && m.File != "" {
+		l.fail("master_key.value", "give either value or file")
+	}
+	if m.Value != "" {
+		if b, err := base64.StdEncoding.DecodeString(m.Value); err != nil || len(b) != 32 {
+			l.fail("master_key.value", "must be 32 bytes in base64")
+		}
+	}
+	if m.Value == "" && m.File == "" {
+		if c.Environment == Production {
+			l.fail("master_key.file", "production needs a master key of its own")
+		}
+		c.MasterKey.File = filepath.Join(c.Data, "master.key")
+	}
+}
+
+func (l *loader) registration(c *Config) {
+	r := c.Registration
+	l.oneOf("registration.mode", r.Mode, RegistrationOpen, RegistrationClosed, RegistrationSharedSecret)
+	if r.Mode == RegistrationSharedSecret && r.Secret == "" {
+		l.fail("registration.secret", "mode shared_secret needs one")
+	}
+	if c.Policy == PolicyTI && r.Mode != RegistrationClosed {
+		l.fail("registration.mode", "under policy ti people come by their organisation, so only closed is possible")
+	}
+	if c.Policy == PolicyTI && c.Guests {
+		l.fail("guests", "not under policy ti")
+	}
+}
+
+func (l *loader) federation(c *Config) {
+	for name, r := range c.Federation.Resolve {
+		path := "federation.resolve." + name
+		if _, err := id.ParseServer(name); err != nil {
+			l.fail(path, "%q is no server name", name)
+		}
+		l.address(path+".address", r.Address)
+		if r.CA != "" {
+			l.readable(path+".ca", r.CA)
+		}
+	}
+	if c.Federation.Timeout <= 0 {
+		l.fail("federation.timeout", "must be longer than nothing")
+	}
+	retry := c.Federation.Retry
+	if retry.First <= 0 {
+		l.fail("federation.retry.first", "must be longer than nothing")
+	}
+	if retry.Factor < 1 {
+		l.fail("federation.retry.factor", "must be at least 1")
+	}
+	if retry.Max < retry.First {
+		l.fail("federation.retry.max", "must be at least federation.retry.first")
+	}
+	for i, s := range c.Federation.KeyServer {
+		if _, err := id.ParseServer(s); err != nil {
+			l.fail(fmt.Sprintf("federation.key_servers[%d]", i), "%q is no server name", s)
+		}
+	}
+}
+
+func (l *loader) files(c *Config) {
+	for path, files := range map[string][]string{"ca": c.CA, "telematik.card_roots": c.Telematik.CardRoots, "telematik.list_roots": c.Telematik.ListRoots} {
+		for i, f := range files {
+			l.readable(fmt.Sprintf("%s[%d]", path, i), f)
+		}
+	}
+	if c.AppServices != "" {
+		if info, err := os.Stat(c.AppServices); err != nil {
+			l.fail("app_services", "%w", err)
+		} else if !info.IsDir() {
+			l.fail("app_services", "%s is no folder", c.AppServices)
+		}
+	}
+}

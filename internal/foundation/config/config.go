@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"time"
+
+	"github.com/konsil-health/konsil/internal/matrix/id"
+)
+
+// Config is the checked configuration of one node. The field tags are the keys of the file; keys.go explains each.
+type Config struct {
+	Environment       string       `key:"environment"`
+	Policy            string       `key:"policy"`
+	Roles             []string     `key:"roles"`
+	Data              string       `key:"data"`
+	Database          Database     `key:"database"`
+	Tenants           []Tenant     `key:"tenants"`
+	Listeners         Listeners    `key:"listeners"`
+	SharedClientHosts []string     `key:"shared_client_hosts"`
+	TrustedProxies    []string     `key:"trusted_proxies"`
+	CA                []string     `key:"ca"`
+	PublicURL         string       `key:"public_url"`
+	MasterKey         MasterKey    `key:"master_key"`
+	Registration      Registration `key:"registration"`
+	AppServices       string       `key:"app_services"`
+	RateLimits        bool         `key:"rate_limits"`
+	PrivateAddresses  bool         `key:"private_addresses"`
+	Guests            bool         `key:"guests"`
+	Presence          bool         `key:"presence"`
+	Rooms             Rooms        `key:"rooms"`
+	Federation        Federation   `key:"federation"`
+	Media             Media        `key:"media"`
+	Telematik         Telematik    `key:"telematik"`
+	Logging           Logging      `key:"logging"`
+
+	// Ignored lists variables named KONSIL_… that are no key, worth a warning: they are often misspelt, or set by an orchestrator.
+	Ignored []string `key:"-"`
+}
+
+// The environments. Production refuses demo roots and cards and wants its own master key.
+const (
+	Production  = "production"
+	Development = "development"
+	Demo        = "demo"
+)
+
+// The policies.
+const (
+	PolicyOpen = "open" // an ordinary Matrix homeserver
+	PolicyTI   = "ti"   // the rules of the telematics infrastructure
+)
+
+// The registration modes.
+const (
+	RegistrationOpen         = "open"
+	RegistrationClosed       = "closed"
+	RegistrationSharedSecret = "shared_secret"
+)
+
+// The roles of a node.
+const (
+	RoleHomeserver = "homeserver"
+	RoleDirectory  = "directory"
+	RoleFedList    = "federation_list"
+	RoleRegistry   = "registration"
+)
+
+// Database says where the database is.
+type Database struct {
+	URL     string `key:"url"`
+	Readers int    `key:"readers"`
+}
+
+// Tenant is a server that must exist at start; it is made when it does not.
+type Tenant struct {
+	Name            id.Server `key:"name"`
+	DisplayName     string    `key:"display_name"`
+	TelematikID     string    `key:"telematik_id"`
+	Insurance       bool      `key:"insurance"`
+	ClientHosts     []string  `key:"client_hosts"`
+	FederationHosts []string  `key:"federation_hosts"`
+}
+
+// UnmarshalText lets a tenant be written as its name alone.
+func (t *Tenant) UnmarshalText(text []byte) error {
+	name, err := id.ParseServer(string(text))
+	t.Name = name
+	return err
+}
+
+// Listeners are the addresses a node accepts on.
+type Listeners struct {
+	Client     []Listener `key:"client"`
+	Federation []Listener `key:"federation"`
+	Operator   string     `key:"operator"`
+}
+
+// Listener is one address; with certificate and key it speaks TLS.
+type Listener struct {
+	Address     string `key:"address"`
+	Certificate string `key:"certificate"`
+	Key         string `key:"key"`
+	// Plain accepts federation without TLS, behind a proxy that has it.
+	Plain bool `key:"plain"`
+}
+
+// UnmarshalText lets a listener be written as its address alone.
+func (l *Listener) UnmarshalText(text []byte) error {
+	l.Address = string(text)
+	return nil
+}
+
+// MasterKey is what secrets are sealed with at rest: 32 bytes in base64, given here or in a file.
+type MasterKey struct {
+	Value string `key:"value"`
+	File  string `key:"file"`
+}
+
+// Registration says how accounts come to be in plain Matrix mode.
+type Registration struct {
+	Mode   string `key:"mode"`
+	Secret string `key:"secret"`
+}
+
+// Rooms holds what concerns rooms.
+type Rooms struct {
+	DefaultVersion string `key:"default_version"`
+}
+
+// Federation holds what concerns talking with other servers.
+type Federation struct {
+	Resolve   map[string]Resolve `key:"resolve"`
+	InProcess bool               `key:"in_process"`
+	Timeout   time.Duration      `key:"timeout"`
+	Retry     Retry              `key:"retry"`
+	KeyServer []string           `key:"key_servers"`
+}
+
+// Resolve replaces discovery for one server name.
+type Resolve struct {
+	Address string `key:"address"`
+	CA      string `key:"ca"`
+}
+
+// UnmarshalText lets an entry be written as its address alone.
+func (r *Resolve) UnmarshalText(text []byte) error {
+	r.Address = string(text)
+	return nil
+}
+
+// Retry is the back-off towards a server that does not answer: it begins at First, grows by Factor, ends at Max.
+type Retry struct {
+	First  time.Duration `key:"first"`
+	Factor float64       `key:"factor"`
+	Max    time.Duration `key:"max"`
+}
+
+// Media holds limits of the media store. Sizes are bytes.
+type Media struct {
+	Folder        string `key:"folder"`
+	MaxUpload     Size   `key:"max_upload"`
+	TenantQuota   Size   `key:"tenant_quota"`
+	RemoteCache   Size   `key:"remote_cache"`
+	MaxPixels     int    `key:"max_pixels"`
+	LegacyEnabled bool   `key:"legacy_unauthenticated"`
+}
+
+// Telematik holds what concerns the national network.
+type Telematik struct {
+	FederationList string   `key:"federation_list"`
+	Directory      string   `key:"directory"`
+	CardRoots      []string `key:"card_roots"`
+	ListRoots      []string `key:"list_roots"`
+	Provider       string   `key:"provider"`
+}
+
+// Logging shapes the log.
+type Logging struct {
+	Level  string `key:"level"`
+	Format string `key:"format"`
+	Access bool   `key:"access"`
+	File   string `key:"file"`
+}
+
+// HasRole says whether the node runs a role.
+func (c *Config) HasRole(role string) bool {
+	for _, r := range c.Roles {
+		if r == role {
+			return true
+		}
+	}
+	return false
+}
+
+// SoleTenant is the only configured tenant of plain Matrix mode, to which shared hosts then belong; empty with none, several or in TI mode.
+func (c *Config) SoleTenant() id.Server {
+	if c.Policy == PolicyOpen && len(c.Tenants) == 1 {
+		return c.Tenants[0].Name
+	}
+	return ""
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+// key explains one key of the file. Default is YAML text; an empty one is the type's zero value.
+type key struct {
+	Path    string
+	Default string
+	Doc     string
+}
+
+// keys is the table of all keys, in the order of the documentation. A test holds it equal to the fields of [Config].
+var keys = []key{
+	{"environment", "development", "`production`, `development` or `demo`. Production refuses demo roots and demo cards and wants a `master_key` of its own."},
+	{"policy", "ti", "`ti`: the rules of the German telematics infrastructure. `open`: an ordinary federating Matrix homeserver."},
+	{"roles", "[homeserver]", "What this node runs: `homeserver`, `directory` (VZD-FHIR), `federation_list`, `registration` (organisations prove themselves by SMC-B)."},
+	{"data", "data", "Folder for everything that is kept in files: the SQLite database, media, the generated master key. Relative paths count from the folder in which the program starts."},
+
+	{"database.url", "", "`sqlite:/path/file.db` or `postgres://user:password@host/name`. Empty: `konsil.db` in the data folder."},
+	{"database.readers", "0", "How many read connections one node uses at once. 0: 4 on SQLite, 8 on PostgreSQL."},
+
+	{"tenants", "[]", "Servers that exist from the start: a list of names, or of objects with the keys below. A name needs no dot (`hs1`) and may have a port."},
+	{"tenants[].name", "", "The server name: what stands after the colon of its users' ids. It can never be changed."},
+	{"tenants[].display_name", "", "The organisation's name for people."},
+	{"tenants[].telematik_id", "", "The organisation's Telematik-ID, in TI mode."},
+	{"tenants[].insurance", "false", "A health insurer's service for insured people."},
+	{"tenants[].client_hosts", "[]", "Host names that serve this tenant's clients beside the server name."},
+	{"tenants[].federation_hosts", "[]", "Host names that serve other servers under delegation."},
+
+	{"listeners.client", `["127.0.0.1:8008"]`, "Addresses for clients: a list of `host:port`, or of objects with the keys below. Plain HTTP unless a certificate is given. Port 0 takes a free one."},
+	{"listeners.client[].address", "", "`host:port`; an empty host is every address of the machine."},
+	{"listeners.client[].certificate", "", "PEM file with the certificate chain."},
+	{"listeners.client[].key", "", "PEM file with the private key."},
+	{"listeners.client[].plain", "false", "Without meaning for clients, whose listeners are plain unless a certificate is given."},
+	{"listeners.federation", "[]", "Addresses for other servers, with the same keys; TLS is required. Files are read again when they change."},
+	{"listeners.federation[].address", "", "`host:port`, usually `:8448`."},
+	{"listeners.federation[].certificate", "", "PEM file with the certificate chain."},
+	{"listeners.federation[].key", "", "PEM file with the private key."},
+	{"listeners.federation[].plain", "false", "Accept plain HTTP, behind a proxy that speaks TLS."},
+	{"listeners.operator", "", "Address for the operator: `/metrics`, `/livez`, `/readyz`. Never reachable from outside. Empty: none."},
+	{"shared_client_hosts", `["127.0.0.1", "::1", "localhost"]`, "Host names that serve the clients of all tenants: the access token or the full user id tells which. `\"*\"` is every host that no tenant claims. With exactly one tenant under `policy: open` they are simply that tenant's."},
+	{"trusted_proxies", "[]", "Networks (CIDR) whose `X-Forwarded-For` is believed."},
+	{"ca", "[]", "PEM files with further root certificates for outgoing TLS, beside the system's and those of `SSL_CERT_FILE`."},
+	{"public_url", "", "Base address that clients are told in `/.well-known/matrix/client`. Empty: `https://` and the host that was asked."},
+
+	{"master_key.value", "", "Key with which secrets are sealed at rest: 32 bytes in base64. Better given as file."},
+	{"master_key.file", "", "File with that key. Empty: `master.key` in the data folder, drawn at the first start (not in production)."},
+
+	{"registration.mode", "closed", "How accounts come to be under `policy: open`: `open` (anybody), `closed` (nobody), `shared_secret` (whoever has the secret, by `/_synapse/admin/v1/register`). In TI mode always `closed`."},
+	{"registration.secret", "", "The shared secret. With it `/_synapse/admin/v1/register` works in mode `open` too."},
+	{"app_services", "", "Folder with registration files (`*.yaml`) of application services."},
+	{"rate_limits", "true", "Limit requests per user, address and peer. Switch off only for load generators and test suites."},
+	{"private_addresses", "false", "Let outgoing requests reach loopback and private networks, which otherwise only `federation.resolve` may name."},
+	{"guests", "false", "Let guests register and read what is open to guests, under `policy: open`."},
+	{"presence", "true", "Tell users who is online. Between servers it is sent only when something changes."},
+
+	{"rooms.default_version", "", "Room version of new rooms. Empty: 12 under `policy: open`, 10 under `policy: ti`."},
+
+	{"federation.resolve", "{}", "Server name → `address`, or object with the keys below: how to reach a server that no name service knows."},
+	{"federation.resolve.*.address", "", "`host:port` to connect to; the certificate must still be one for the server name."},
+	{"federation.resolve.*.ca", "", "PEM file with the only root certificates accepted from this server."},
+	{"federation.in_process", "true", "Let tenants of this cell talk by function call instead of HTTP. Everything but sockets and signatures of requests is the same."},
+	{"federation.timeout", "30s", "How long a request to another server may take."},
+	{"federation.retry.first", "1s", "Wait after the first failure to reach a server."},
+	{"federation.retry.factor", "2", "By what the wait grows with each further failure."},
+	{"federation.retry.max", "1h", "The longest wait. Any valid request from that server ends it."},
+	{"federation.key_servers", "[]", "Servers asked for keys of servers that do not answer themselves."},
+
+	{"media.folder", "", "Folder for media. Empty: `media` in the data folder."},
+	{"media.max_upload", "100MiB", "Largest file a user may upload."},
+	{"media.tenant_quota", "10GiB", "How much a tenant's own media may take."},
+	{"media.remote_cache", "5GiB", "How much copies of other servers' media may take per tenant; the least used go first."},
+	{"media.max_pixels", "50000000", "Largest image, in pixels, of which thumbnails are made."},
+	{"media.legacy_unauthenticated", "false", "Serve media uploaded here to anybody by the deprecated unauthenticated endpoints."},
+
+	{"telematik.federation_list", "", "Address from which the signed federation list is fetched, in TI mode."},
+	{"telematik.directory", "", "Address of the VZD-FHIR directory, in TI mode."},
+	{"telematik.card_roots", "[]", "PEM files with the roots of card certificates."},
+	{"telematik.list_roots", "[]", "PEM files with the certificates that may sign the federation list."},
+	{"telematik.provider", "", "The provider's name, as the registration shows it."},
+
+	{"logging.level", "info", "`debug`, `info`, `warn` or `error`."},
+	{"logging.format", "text", "`text` or `json`. User ids are pseudonymised in both."},
+	{"logging.access", "true", "One line per request: method, route, tenant, status, time. Never content or tokens."},
+	{"logging.file", "", "File to append to. Empty: standard error."},
+}
