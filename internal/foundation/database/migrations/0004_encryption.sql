@@ -17,7 +17,8 @@ CREATE TABLE cross_signing_key (
     keys TEXT NOT NULL,
     PRIMARY KEY (tenant, user_id, usage)
 );
--- Signatures uploaded apart from the key that they sign; target is a device id or a master key's public part.
+-- Signatures uploaded apart from the key that they sign; target is a device id or a master key's public part. position is when the signer put
+-- one on somebody else's key, which nobody but the signer sees.
 CREATE TABLE key_signature (
     tenant BIGINT NOT NULL,
     user_id TEXT NOT NULL,
@@ -25,9 +26,10 @@ CREATE TABLE key_signature (
     signer TEXT NOT NULL,
     signer_key TEXT NOT NULL,
     signature TEXT NOT NULL,
+    position BIGINT NOT NULL,
     PRIMARY KEY (tenant, user_id, target, signer, signer_key)
 );
-CREATE INDEX key_signature_signer ON key_signature (tenant, signer);
+CREATE INDEX key_signature_signer ON key_signature (tenant, signer, position);
 -- Insert-only, claimed by deletion in the order of serial (engine rule 26).
 CREATE TABLE one_time_key (
     tenant BIGINT NOT NULL,

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package account
+
+import (
+	"context"
+
+	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/matrix/mxerror"
+	"github.com/konsil-health/konsil/internal/matrix/roomversion"
+)
+
+// supportedVersions are the versions of the client-server API that clients may count on.
+var supportedVersions = []string{
+	"r0.0.1", "r0.1.0", "r0.2.0", "r0.3.0", "r0.4.0", "r0.5.0", "r0.6.0", "r0.6.1",
+	"v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16",
+}
+
+// unstableFeatures are asked for by older clients before they use what is long part of the specification.
+var unstableFeatures = map[string]bool{
+	"org.matrix.e2e_cross_signing": true,
+	"org.matrix.msc2432":           true,
+	"org.matrix.msc3827.stable":    true,
+	"uk.tcpip.msc4133":             true,
+	"uk.tcpip.msc4133.stable":      true,
+}
+
+type versionsReply struct {
+	Versions []string        `json:"versions"`
+	Unstable map[string]bool `json:"unstable_features"`
+}
+
+func (s *Service) versions(context.Context, *httpapi.Request) (any, error) {
+	return versionsReply{supportedVersions, unstableFeatures}, nil
+}
+
+type enabled struct {
+	Enabled bool `json:"enabled"`
+}
+
+type roomVersions struct {
+	Default   string            `json:"default"`
+	Available map[string]string `json:"available"`
+}
+
+type moderation struct {
+	Suspend bool `json:"suspend"`
+	Lock    bool `json:"lock"`
+}
+
+type capabilities struct {
+	ChangePassword  enabled      `json:"m.change_password"`
+	RoomVersions    roomVersions `json:"m.room_versions"`
+	SetDisplayName  enabled      `json:"m.set_displayname"`
+	SetAvatar       enabled      `json:"m.set_avatar_url"`
+	Change3PID      enabled      `json:"m.3pid_changes"`
+	GetLoginToken   enabled      `json:"m.get_login_token"`
+	ProfileFields   enabled      `json:"m.profile_fields"`
+	ForgetOnLeave   enabled      `json:"m.forget_forced_upon_leave"`
+	AccountModerate *moderation  `json:"m.account_moderation,omitempty"`
+}
+
+type capabilitiesReply struct {
+	Capabilities capabilities `json:"capabilities"`
+}
+
+func (s *Service) capabilities(_ context.Context, r *httpapi.Request) (any, error) {
+	yes := enabled{true}
+	c := capabilities{
+		ChangePassword: enabled{!s.o.Config.NoPasswordLogin},
+		RoomVersions:   roomVersions{s.o.Policy.DefaultRoomVersion(), map[string]string{}},
+		SetDisplayName: yes, SetAvatar: yes, ProfileFields: yes,
+		GetLoginToken: enabled{!s.o.Config.NoPasswordLogin},
+	}
+	for _, v := range roomversion.Supported() {
+		c.RoomVersions.Available[v] = "stable"
+	}
+	if r.Session.Admin {
+		c.AccountModerate = &moderation{true, true}
+	}
+	return capabilitiesReply{c}, nil
+}
+
+type baseURL struct {
+	BaseURL string `json:"base_url"`
+}
+
+// clientDetails is the document of /.well-known/matrix/client, which login answers too.
+type clientDetails struct {
+	HomeServer baseURL `json:"m.homeserver"`
+}
+
+func (s *Service) clientDetails(t *tenant.Tenant) *clientDetails {
+	if s.o.Config.BaseURL == nil {
+		return nil
+	}
+	url := s.o.Config.BaseURL(t)
+	if url == "" {
+		return nil
+	}
+	return &clientDetails{baseURL{url}}
+}
+
+func (s *Service) wellKnownClient(_ context.Context, r *httpapi.Request) (any, error) {
+	if d := s.clientDetails(r.Tenant); d != nil {
+		return d, nil
+	}
+	return nil, mxerror.NotFound.With("no client address is configured")
+}
+
+type serverDetails struct {
+	Server string `json:"m.server"`
+}
+
+func (s *Service) wellKnownServer(_ context.Context, r *httpapi.Request) (any, error) {
+	if s.o.Config.FederationHost != nil {
+		if host := s.o.Config.FederationHost(r.Tenant); host != "" {
+			return serverDetails{host}, nil
+		}
+	}
+	return nil, mxerror.NotFound.With("the server name is not delegated")
+}
+
+type contact struct {
+	Email string `json:"email_address"`
+	Role  string `json:"role"`
+}
+
+type supportReply struct {
+	Contacts []contact `json:"contacts,omitempty"`
+	Page     string    `json:"support_page,omitempty"`
+}
+
+func (s *Service) wellKnownSupport(context.Context, *httpapi.Request) (any, error) {
+	reply := supportReply{Page: s.o.Config.SupportPage}
+	if s.o.Config.SupportEmail != "" {
+		reply.Contacts = []contact{{s.o.Config.SupportEmail, "m.role.admin"}}
+	}
+	if reply.Page == "" && reply.Contacts == nil {
+		return nil, mxerror.NotFound.With("no support contact is configured")
+	}
+	return reply, nil
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package account
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/konsil-health/konsil/internal/foundation/database"
+	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+	"github.com/konsil-health/konsil/internal/foundation/stream"
+	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/matrix/id"
+	"github.com/konsil-health/konsil/internal/matrix/mxerror"
+)
+
+const (
+	typeTag       = "m.tag"
+	typeFullyRead = "m.fully_read"
+	typePushRules = "m.push_rules"
+)
+
+// AccountDatum is one entry of a user's account data.
+type AccountDatum struct {
+	Room     id.Room // empty: global
+	Type     string
+	Content  jsontext.Value
+	Position int64
+}
+
+// AccountDataSince returns the entries whose last change lies in the positions (from, to]; from 0 returns all up to to.
+func (s *Service) AccountDataSince(ctx context.Context, t tenant.ID, user id.User, from, to int64) ([]AccountDatum, error) {
+	rows, err := s.db.Query(ctx, `SELECT room, type, content, position FROM account_data
+		WHERE tenant = $1 AND user_id = $2 AND position > $3 AND position <= $4 ORDER BY position`, int64(t), string(user), from, to)
+	return database.All(rows, err, func(rows *sql.Rows) (AccountDatum, error) {
+		var d AccountDatum
+		var content string
+		err := rows.Scan(&d.Room, &d.Type, &content, &d.Position)
+		d.Content = jsontext.Value(content)
+		return d, err
+	})
+}
+
+// AccountDatum returns one entry; ok is false where there is none.
+func (s *Service) AccountDatum(ctx context.Context, t tenant.ID, user id.User, room id.Room, typ string) (content jsontext.Value, ok bool, err error) {
+	content, _, ok, err = s.datum(ctx, t, user, room, typ)
+	return content, ok, err
+}
+
+func (s *Service) datum(ctx context.Context, t tenant.ID, user id.User, room id.Room, typ string) (jsontext.Value, int64, bool, error) {
+	var content string
+	var position int64
+	err := s.db.QueryRow(ctx, "SELECT content, position FROM account_data WHERE tenant = $1 AND user_id = $2 AND room = $3 AND type = $4",
+		int64(t), string(user), string(room), typ).Scan(&content, &position)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, 0, false, nil
+	}
+	return jsontext.Value(content), position, err == nil, err
+}
+
+// AddAccountData adds to a plan that an entry gets new content; the change takes the plan's next position. Other slices use it for what they
+// keep as account data (push rules, read markers).
+func AddAccountData(plan *stream.Plan, user id.User, room id.Room, typ string, content jsontext.Value) {
+	plan.Positioned = append(plan.Positioned, stream.Statement{
+		SQL: `INSERT INTO account_data (tenant, user_id, room, type, content, position) VALUES ($1, $2, $3, $4, $5, $6)
+			ON CONFLICT (tenant, user_id, room, type) DO UPDATE SET content = excluded.content, position = excluded.position`,
+		Args: []any{int64(plan.Tenant), string(user), string(room), typ, string(content), stream.At(len(plan.Changes))},
+	})
+	plan.Changes = append(plan.Changes, stream.Change{Kind: stream.AccountData, Users: []id.User{user}})
+}
+
+// SetAccountData stores an entry. content is a JSON object.
+func (s *Service) SetAccountData(ctx context.Context, t tenant.ID, user id.User, room id.Room, typ string, content jsontext.Value) error {
+	plan := &stream.Plan{Tenant: t}
+	AddAccountData(plan, user, room, typ, content)
+	_, err := s.o.Committer.Commit(ctx, plan)
+	return err
+}
+
+// place is the room in the path of an account-data route, empty on the global one.
+func place(r *httpapi.Request) (id.Room, error) {
+	if r.Var("roomId") == "" {
+		return "", nil
+	}
+	return r.Room()
+}
+
+func (s *Service) putAccountData(ctx context.Context, r *httpapi.Request) (any, error) {
+	user, err := ownUser(r)
+	if err != nil {
+		return nil, err
+	}
+	room, err := place(r)
+	if err != nil {
+		return nil, err
+	}
+	typ := r.Var("type")
+	if typ == typeFullyRead || typ == typePushRules {
+		return nil, mxerror.New(405, mxerror.BadJSON.Code, "Cannot set "+typ+" through this API")
+	}
+	content, err := objectBody(r)
+	if err != nil {
+		return nil, err
+	}
+	return nil, s.SetAccountData(ctx, r.Tenant.ID, user, room, typ, content)
+}
+
+// objectBody returns the body as a compact JSON object.
+func objectBody(r *httpapi.Request) (jsontext.Value, error) {
+	var object map[string]jsontext.Value
+	if err := r.Decode(&object); err != nil {
+		return nil, err
+	}
+	content := jsontext.Value(bytes.Clone(r.Body))
+	if err := content.Compact(); err != nil {
+		return nil, mxerror.NotJSON.With("the body is not JSON")
+	}
+	return content, nil
+}
+
+func (s *Service) getAccountData(ctx context.Context, r *httpapi.Request) (any, error) {
+	user, err := ownUser(r)
+	if err != nil {
+		return nil, err
+	}
+	room, err := place(r)
+	if err != nil {
+		return nil, err
+	}
+	content, ok, err := s.AccountDatum(ctx, r.Tenant.ID, user, room, r.Var("type"))
+	if err == nil && !ok {
+		err = mxerror.NotFound.With("there is no account data of this type")
+	}
+	return content, err
+}
+
+// tagContent is the content of m.tag.
+type tagContent struct {
+	Tags map[string]jsontext.Value `json:"tags"`
+}
+
+func (s *Service) getTags(ctx context.Context, r *httpapi.Request) (any, error) {
+	user, err := ownUser(r)
+	if err != nil {
+		return nil, err
+	}
+	room, err := r.Room()
+	if err != nil {
+		return nil, err
+	}
+	content, _, err := s.AccountDatum(ctx, r.Tenant.ID, user, room, typeTag)
+	if err != nil {
+		return nil, err
+	}
+	return readTags(content), nil
+}
+
+// readTags tolerates what a client stored through the account-data endpoint.
+func readTags(content jsontext.Value) tagContent {
+	var c tagContent
+	if err := json.Unmarshal(content, &c); err != nil || c.Tags == nil {
+		return tagContent{map[string]jsontext.Value{}}
+	}
+	return c
+}
+
+func (s *Service) putTag(ctx context.Context, r *httpapi.Request) (any, error) {
+	var q struct {
+		Order *float64 `json:"order"`
+	}
+	if err := r.Decode(&q); err != nil {
+		return nil, err
+	}
+	tag, err := objectBody(r)
+	if err != nil {
+		return nil, err
+	}
+	return nil, s.changeTags(ctx, r, func(tags map[string]jsontext.Value) { tags[r.Var("tag")] = tag })
+}
+
+func (s *Service) deleteTag(ctx context.Context, r *httpapi.Request) (any, error) {
+	return nil, s.changeTags(ctx, r, func(tags map[string]jsontext.Value) { delete(tags, r.Var("tag")) })
+}
+
+// maxTagTries bounds how often a change of tags is repeated because another device changed them meanwhile.
+const maxTagTries = 20
+
+// changeTags reads, changes and writes the tags of a room; a guard makes sure that nobody wrote in between.
+func (s *Service) changeTags(ctx context.Context, r *httpapi.Request, change func(map[string]jsontext.Value)) error {
+	user, err := ownUser(r)
+	if err != nil {
+		return err
+	}
+	room, err := r.Room()
+	if err != nil {
+		return err
+	}
+	for range maxTagTries {
+		content, position, exists, err := s.datum(ctx, r.Tenant.ID, user, room, typeTag)
+		if err != nil {
+			return err
+		}
+		c := readTags(content)
+		change(c.Tags)
+		updated, err := json.Marshal(c, json.Deterministic(true))
+		if err != nil {
+			return err
+		}
+		plan := &stream.Plan{Tenant: r.Tenant.ID, Unique: []string{"account_data:" + string(user) + string(room) + typeTag}}
+		key := []any{int64(r.Tenant.ID), string(user), string(room), typeTag}
+		if exists {
+			plan.Guard = &stream.Statement{SQL: `UPDATE account_data SET content = content WHERE tenant = $1 AND user_id = $2 AND room = $3 AND type = $4
+				AND position = $5`, Args: append(key, position)}
+		} else {
+			plan.Guard = &stream.Statement{SQL: `INSERT INTO account_data (tenant, user_id, room, type, content, position) VALUES ($1, $2, $3, $4, '{}', 0)
+				ON CONFLICT DO NOTHING`, Args: key}
+		}
+		AddAccountData(plan, user, room, typeTag, updated)
+		if _, err = s.o.Committer.Commit(ctx, plan); !errors.Is(err, stream.ErrStale) {
+			return err
+		}
+	}
+	return mxerror.Unknown.With("the tags are being changed by too many devices at once")
+}

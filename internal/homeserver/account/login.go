@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package account
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/konsil-health/konsil/internal/foundation/database"
+	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/matrix/id"
+	"github.com/konsil-health/konsil/internal/matrix/mxerror"
+)
+
+// The login types (client-server API, "Login").
+const (
+	loginPassword   = "m.login.password"
+	loginToken      = "m.login.token"
+	loginAppService = "m.login.application_service"
+	loginDummy      = "m.login.dummy"
+)
+
+// loginTokenLife is how long a token of /login/get_token may be used, as the specification recommends.
+const loginTokenLife = 2 * time.Minute
+
+type flow struct {
+	Type          string `json:"type"`
+	GetLoginToken bool   `json:"get_login_token,omitzero"`
+}
+
+type flowsReply struct {
+	Flows []flow `json:"flows"`
+}
+
+func (s *Service) loginFlows(context.Context, *httpapi.Request) (any, error) {
+	var flows []flow
+	if !s.o.Config.NoPasswordLogin {
+		flows = append(flows, flow{Type: loginPassword})
+	}
+	return flowsReply{append(flows, flow{Type: loginToken, GetLoginToken: true}, flow{Type: loginAppService})}, nil
+}
+
+// identifier is how somebody says who they are (client-server API, "Identifier types").
+type identifier struct {
+	Type string `json:"type"`
+	User string `json:"user"`
+}
+
+type loginRequest struct {
+	Type          string      `json:"type"`
+	Identifier    *identifier `json:"identifier"`
+	User          string      `json:"user"` // before identifiers
+	Password      *string     `json:"password"`
+	Token         string      `json:"token"`
+	Device        id.Device   `json:"device_id"`
+	InitialDevice string      `json:"initial_device_display_name"`
+	Refresh       bool        `json:"refresh_token"`
+	Medium        string      `json:"medium"`
+	Address       string      `json:"address"`
+}
+
+type loginReply struct {
+	User        id.User        `json:"user_id"`
+	AccessToken string         `json:"access_token,omitempty"`
+	Device      id.Device      `json:"device_id,omitempty"`
+	Refresh     string         `json:"refresh_token,omitempty"`
+	ExpiresIn   int64          `json:"expires_in_ms,omitzero"`
+	HomeServer  id.Server      `json:"home_server,omitempty"`
+	WellKnown   *clientDetails `json:"well_known,omitempty"`
+}
+
+func (s *Service) loginReply(t *tenant.Tenant, l *Login) loginReply {
+	return loginReply{User: l.User, AccessToken: l.AccessToken, Device: l.Device, Refresh: l.RefreshToken, ExpiresIn: l.ExpiresIn.Milliseconds(),
+		HomeServer: t.Name, WellKnown: s.clientDetails(t)}
+}
+
+func (s *Service) login(ctx context.Context, r *httpapi.Request) (any, error) {
+	var q loginRequest
+	if err := r.Decode(&q); err != nil {
+		return nil, err
+	}
+	var user id.User
+	var err error
+	switch {
+	case q.Type == loginPassword && !s.o.Config.NoPasswordLogin:
+		user, err = s.passwordLogin(ctx, r.Tenant, &q)
+	case q.Type == loginToken:
+		user, err = s.tokenLogin(ctx, r.Tenant, q.Token)
+	case q.Type == loginAppService:
+		user, err = s.appServiceLogin(ctx, r, &q)
+	case q.Type == "":
+		return nil, mxerror.MissingParam.With("type is missing")
+	default:
+		return nil, mxerror.New(400, "M_UNKNOWN", "unknown login type")
+	}
+	if err != nil {
+		return nil, err
+	}
+	l, err := s.StartSession(ctx, r.Tenant, SessionSpec{User: user, Device: q.Device, DisplayName: q.InitialDevice, Refresh: q.Refresh})
+	if err != nil {
+		return nil, err
+	}
+	return s.loginReply(r.Tenant, l), nil
+}
+
+// name is whom the request means, by an identifier or by the fields used before there were any.
+func (q *loginRequest) name() (string, error) {
+	name := q.User
+	if q.Identifier != nil {
+		if q.Identifier.Type != "m.id.user" {
+			return "", mxerror.New(400, "M_UNKNOWN", "unknown identifier type")
+		}
+		name = q.Identifier.User
+	} else if q.Medium != "" || q.Address != "" {
+		return "", mxerror.New(400, "M_UNKNOWN", "sign-in by e-mail address or telephone number is not offered")
+	}
+	if name == "" {
+		return "", mxerror.MissingParam.With("identifier.user is missing")
+	}
+	return name, nil
+}
+
+func (s *Service) passwordLogin(ctx context.Context, t *tenant.Tenant, q *loginRequest) (id.User, error) {
+	name, err := q.name()
+	if err != nil {
+		return "", err
+	}
+	if q.Password == nil {
+		return "", mxerror.MissingParam.With("password is missing")
+	}
+	a, err := s.CheckPassword(ctx, t, name, *q.Password)
+	if err != nil {
+		return "", err
+	}
+	return a.User, nil
+}
+
+// CheckPassword answers the account of a login name if the password is right. Errors: M_FORBIDDEN for a wrong name or password without telling
+// which, M_USER_DEACTIVATED, M_USER_LOCKED.
+func (s *Service) CheckPassword(ctx context.Context, t *tenant.Tenant, name, password string) (*Account, error) {
+	a, err := s.byLogin(ctx, t, name)
+	if err != nil && !errors.Is(err, mxerror.NotFound) {
+		return nil, err
+	}
+	stored := ""
+	if err == nil {
+		stored = a.password
+	}
+	right, err := s.hasher.verify(ctx, stored, password)
+	switch {
+	case err != nil:
+		return nil, err
+	case a != nil && a.Deactivated:
+		return nil, mxerror.UserDeactivated.With("this account has been deactivated")
+	case !right:
+		return nil, mxerror.Forbidden.With("wrong user name or password")
+	case a.Locked:
+		return nil, mxerror.UserLocked.With("this account is locked").WithExtra("soft_logout", true)
+	}
+	return a, nil
+}
+
+// tokenLogin takes a token of /login/get_token, once.
+func (s *Service) tokenLogin(ctx context.Context, t *tenant.Tenant, token string) (id.User, error) {
+	if token == "" {
+		return "", mxerror.MissingParam.With("token is missing")
+	}
+	user, err := s.takeShortToken(ctx, t.ID, kindLogin, token)
+	if err != nil {
+		return "", err
+	}
+	a, err := s.Account(ctx, t.ID, user)
+	if err != nil {
+		return "", err
+	}
+	if a.Deactivated || a.Locked {
+		return "", mxerror.Forbidden.With("this account may not sign in")
+	}
+	return user, nil
+}
+
+func (s *Service) appServiceLogin(ctx context.Context, r *httpapi.Request, q *loginRequest) (id.User, error) {
+	as, err := s.requireAppService(ctx, r)
+	if err != nil {
+		return "", err
+	}
+	name, err := q.name()
+	if err != nil {
+		return "", err
+	}
+	a, err := s.byLogin(ctx, r.Tenant, name)
+	if errors.Is(err, mxerror.NotFound) || err == nil && a.Deactivated {
+		return "", mxerror.Forbidden.With("no such user")
+	}
+	if err != nil {
+		return "", err
+	}
+	if !as.Owns(a.User) {
+		return "", mxerror.Exclusive.With("the user is not in the namespace of the application service")
+	}
+	return a.User, nil
+}
+
+type loginTokenReply struct {
+	Token     string `json:"login_token"`
+	ExpiresIn int64  `json:"expires_in_ms"`
+}
+
+func (s *Service) getLoginToken(ctx context.Context, r *httpapi.Request) (any, error) {
+	var q struct {
+		Auth jsontext.Value `json:"auth"`
+	}
+	if err := r.DecodeOptional(&q); err != nil {
+		return nil, err
+	}
+	if challenge, err := s.Confirm(ctx, r, "login/get_token", q.Auth); challenge != nil || err != nil {
+		return challenge, err
+	}
+	token := httpapi.NewToken(httpapi.LoginToken, r.Tenant.ID)
+	if err := s.putShortToken(ctx, r.Tenant.ID, kindLogin, token, r.Session.User, loginTokenLife); err != nil {
+		return nil, err
+	}
+	return loginTokenReply{token, loginTokenLife.Milliseconds()}, nil
+}
+
+type refreshReply struct {
+	AccessToken string `json:"access_token"`
+	Refresh     string `json:"refresh_token"`
+	ExpiresIn   int64  `json:"expires_in_ms"`
+}
+
+// refresh gives a new pair of tokens. The old refresh token stays valid until one of the new pair is used, so that a lost answer can be asked
+// for again; asking again replaces the unused pair.
+func (s *Service) refresh(ctx context.Context, r *httpapi.Request) (any, error) {
+	var q struct {
+		Token string `json:"refresh_token"`
+	}
+	if err := r.Decode(&q); err != nil {
+		return nil, err
+	}
+	if q.Token == "" {
+		return nil, mxerror.MissingParam.With("refresh_token is missing")
+	}
+	t := r.Tenant.ID
+	parent := hashToken(q.Token)
+	l := &Login{AccessToken: httpapi.NewToken(httpapi.AccessToken, t), RefreshToken: httpapi.NewToken(httpapi.RefreshToken, t), ExpiresIn: s.o.Config.TokenLifetime}
+	err := s.db.Write(ctx, func(tx *database.Tx) error {
+		// The update locks the row, so that two refreshes with one token follow each other.
+		n, err := tx.Exec(ctx, "UPDATE refresh_token SET expires = expires WHERE tenant = $1 AND hash = $2", int64(t), parent)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return mxerror.UnknownToken.With("unknown refresh token").WithExtra("soft_logout", true)
+		}
+		var grandparent []byte
+		if err := tx.QueryRow(ctx, "SELECT user_id, device, parent FROM refresh_token WHERE tenant = $1 AND hash = $2", int64(t), parent).
+			Scan(&l.User, &l.Device, &grandparent); err != nil {
+			return err
+		}
+		for _, stmt := range []string{
+			"DELETE FROM access_token WHERE tenant = $1 AND parent = $2",
+			"DELETE FROM refresh_token WHERE tenant = $1 AND parent = $2",
+		} {
+			if _, err := tx.Exec(ctx, stmt, int64(t), parent); err != nil {
+				return err
+			}
+		}
+		if len(grandparent) > 0 { // this token has been used now: the one that made it is spent
+			if _, err := tx.Exec(ctx, "DELETE FROM refresh_token WHERE tenant = $1 AND hash = $2", int64(t), grandparent); err != nil {
+				return err
+			}
+		}
+		if err := s.insertAccess(ctx, tx, t, l, parent, s.now()+l.ExpiresIn.Milliseconds()); err != nil {
+			return err
+		}
+		return s.insertRefresh(ctx, tx, t, l, parent)
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.sessions.forget(t, l.User)
+	return refreshReply{l.AccessToken, l.RefreshToken, l.ExpiresIn.Milliseconds()}, nil
+}

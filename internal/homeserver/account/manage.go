@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package account
+
+import (
+	"context"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/konsil-health/konsil/internal/foundation/database"
+	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/matrix/id"
+	"github.com/konsil-health/konsil/internal/matrix/mxerror"
+)
+
+type whoamiReply struct {
+	User   id.User   `json:"user_id"`
+	Device id.Device `json:"device_id,omitempty"`
+	Guest  bool      `json:"is_guest"`
+}
+
+func (s *Service) whoami(_ context.Context, r *httpapi.Request) (any, error) {
+	return whoamiReply{r.Session.User, r.Session.Device, r.Session.Guest}, nil
+}
+
+func (s *Service) changePassword(ctx context.Context, r *httpapi.Request) (any, error) {
+	var q struct {
+		Auth     jsontext.Value `json:"auth"`
+		Password *string        `json:"new_password"`
+		Logout   *bool          `json:"logout_devices"`
+	}
+	if err := r.Decode(&q); err != nil {
+		return nil, err
+	}
+	if q.Password != nil {
+		if err := s.hasher.check(*q.Password); err != nil {
+			return nil, err
+		}
+	}
+	if challenge, err := s.Confirm(ctx, r, "account/password", q.Auth); challenge != nil || err != nil {
+		return challenge, err
+	}
+	if q.Password == nil {
+		return nil, mxerror.MissingParam.With("new_password is missing")
+	}
+	if err := s.SetPassword(ctx, r.Tenant, r.Session.User, *q.Password); err != nil {
+		return nil, err
+	}
+	if q.Logout != nil && !*q.Logout {
+		return nil, nil
+	}
+	return nil, s.removeDevicesExcept(ctx, r.Tenant, r.Session.User, r.Session.Device)
+}
+
+// SetPassword replaces a password. The empty one ends sign-in by password.
+func (s *Service) SetPassword(ctx context.Context, t *tenant.Tenant, user id.User, password string) error {
+	hash := ""
+	if password != "" {
+		var err error
+		if hash, err = s.hasher.hash(ctx, password); err != nil {
+			return err
+		}
+	}
+	n, err := s.db.Exec(ctx, "UPDATE account SET password = $3 WHERE tenant = $1 AND user_id = $2", int64(t.ID), string(user), hash)
+	if err == nil && n == 0 {
+		err = mxerror.NotFound.With("no such user")
+	}
+	return err
+}
+
+type deactivateReply struct {
+	Unbind string `json:"id_server_unbind_result"`
+}
+
+func (s *Service) deactivate(ctx context.Context, r *httpapi.Request) (any, error) {
+	var q struct {
+		Auth  jsontext.Value `json:"auth"`
+		Erase bool           `json:"erase"`
+	}
+	if err := r.DecodeOptional(&q); err != nil {
+		return nil, err
+	}
+	if challenge, err := s.Confirm(ctx, r, "account/deactivate", q.Auth); challenge != nil || err != nil {
+		return challenge, err
+	}
+	if err := s.Deactivate(ctx, r.Tenant, r.Session.User); err != nil {
+		return nil, err
+	}
+	return deactivateReply{"no-support"}, nil
+}
+
+// Deactivate ends an account for ever: nobody can sign in, all sessions end, password, profile and account data go, the rooms are left. The
+// id is never given again.
+func (s *Service) Deactivate(ctx context.Context, t *tenant.Tenant, user id.User) error {
+	n, err := s.db.Exec(ctx, "UPDATE account SET deactivated = TRUE, password = '' WHERE tenant = $1 AND user_id = $2", int64(t.ID), string(user))
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return mxerror.NotFound.With("no such user")
+	}
+	s.sessions.forget(t.ID, user)
+	if err := s.removeDevicesExcept(ctx, t, user, ""); err != nil {
+		return err
+	}
+	if s.o.LeaveAll != nil {
+		if err := s.o.LeaveAll(ctx, t, user); err != nil {
+			return err
+		}
+	}
+	return s.db.Write(ctx, func(tx *database.Tx) error {
+		for _, table := range []string{"profile", "account_data", "filter"} {
+			if _, err := tx.Exec(ctx, "DELETE FROM "+table+" WHERE tenant = $1 AND user_id = $2", int64(t.ID), string(user)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+type threepidsReply struct {
+	Threepids []struct{} `json:"threepids"`
+}
+
+// threepids answers that no e-mail address or telephone number is bound: Konsil keeps none.
+func (s *Service) threepids(context.Context, *httpapi.Request) (any, error) {
+	return threepidsReply{}, nil
+}
+
+type whoisReply struct {
+	User    id.User                   `json:"user_id"`
+	Devices map[id.Device]whoisDevice `json:"devices"`
+}
+
+type whoisDevice struct {
+	Sessions []whoisSession `json:"sessions"`
+}
+
+type whoisSession struct {
+	Connections []whoisConnection `json:"connections"`
+}
+
+type whoisConnection struct {
+	IP       string `json:"ip,omitempty"`
+	LastSeen int64  `json:"last_seen,omitzero"`
+}
+
+func (s *Service) whois(ctx context.Context, r *httpapi.Request) (any, error) {
+	user := id.User(r.Var("userId"))
+	if user != r.Session.User && !r.Session.Admin {
+		return nil, mxerror.Forbidden.With("only administrators may ask about somebody else")
+	}
+	if _, err := s.Account(ctx, r.Tenant.ID, user); err != nil {
+		return nil, err
+	}
+	devices, err := s.Devices(ctx, r.Tenant.ID, user)
+	if err != nil {
+		return nil, err
+	}
+	reply := whoisReply{User: user, Devices: map[id.Device]whoisDevice{}}
+	for _, d := range devices {
+		reply.Devices[d.ID] = whoisDevice{[]whoisSession{{[]whoisConnection{{d.LastSeenIP, d.LastSeen}}}}}
+	}
+	return reply, nil
+}
+
+// flag is an account moderation switch (since v1.18): locked or suspended.
+func (s *Service) getFlag(flag string) httpapi.Handler {
+	return func(ctx context.Context, r *httpapi.Request) (any, error) {
+		a, err := s.Account(ctx, r.Tenant.ID, id.User(r.Var("userId")))
+		if err != nil {
+			return nil, err
+		}
+		return map[string]bool{flag: map[string]bool{"locked": a.Locked, "suspended": a.Suspended}[flag]}, nil
+	}
+}
+
+func (s *Service) putFlag(flag string) httpapi.Handler {
+	return func(ctx context.Context, r *httpapi.Request) (any, error) {
+		var q map[string]jsontext.Value
+		if err := r.Decode(&q); err != nil {
+			return nil, err
+		}
+		value := q[flag]
+		if value.Kind() != 't' && value.Kind() != 'f' {
+			return nil, mxerror.BadJSON.With("%s must be true or false", flag)
+		}
+		user := id.User(r.Var("userId"))
+		a, err := s.Account(ctx, r.Tenant.ID, user)
+		if err != nil {
+			return nil, err
+		}
+		if a.Admin {
+			return nil, mxerror.Forbidden.With("administrators cannot be locked or suspended")
+		}
+		on := value.Kind() == 't'
+		_, err = s.db.Exec(ctx, "UPDATE account SET "+flag+" = $3 WHERE tenant = $1 AND user_id = $2", int64(r.Tenant.ID), string(user), on)
+		if err != nil {
+			return nil, err
+		}
+		s.sessions.forget(r.Tenant.ID, user)
+		return map[string]bool{flag: on}, nil
+	}
+}

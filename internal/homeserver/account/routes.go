@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package account
+
+import (
+	"strings"
+
+	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+	"github.com/konsil-health/konsil/internal/foundation/limit"
+)
+
+const (
+	client   = "/_matrix/client"
+	v1       = client + "/v1"
+	v3       = client + "/v3"
+	legacyR0 = client + "/r0"
+)
+
+// Routes lists every route of the slice. Those of v3 are served under r0 too, where older clients still call them.
+func (s *Service) Routes() []httpapi.Route {
+	const (
+		get, post, put, del = "GET", "POST", "PUT", "DELETE"
+		public, any, user   = httpapi.Public, httpapi.AnyUser, httpapi.User
+		read, write         = limit.Read, limit.Write
+	)
+	routes := []httpapi.Route{
+		{Method: get, Path: client + "/versions", Access: httpapi.OptionalUser, Rate: limit.Public, Shared: httpapi.ForProvider, Handle: s.versions},
+		{Method: get, Path: "/.well-known/matrix/client", Access: public, Rate: limit.Public, Shared: httpapi.ForProvider, Handle: s.wellKnownClient},
+		{Method: get, Path: "/.well-known/matrix/server", Access: public, Rate: limit.Public, Shared: httpapi.Hidden, Handle: s.wellKnownServer},
+		{Method: get, Path: "/.well-known/matrix/support", Access: public, Rate: limit.Public, Shared: httpapi.ForProvider, Handle: s.wellKnownSupport},
+		{Method: get, Path: v3 + "/capabilities", Access: any, Rate: read, Handle: s.capabilities},
+
+		{Method: post, Path: v3 + "/register", Access: public, Rate: limit.Register, Handle: s.register},
+		{Method: get, Path: v3 + "/register/available", Access: public, Rate: limit.Login, Handle: s.registerAvailable},
+		{Method: get, Path: "/_synapse/admin/v1/register", Access: public, Rate: limit.Register, Handle: s.secretNonce},
+		{Method: post, Path: "/_synapse/admin/v1/register", Access: public, Rate: limit.Register, Handle: s.secretRegister},
+		{Method: get, Path: v3 + "/login", Access: public, Rate: limit.Public, Shared: httpapi.ForProvider, Handle: s.loginFlows},
+		{Method: post, Path: v3 + "/login", Access: public, Rate: limit.Login, Handle: s.login},
+		{Method: post, Path: v1 + "/login/get_token", Access: user, Rate: limit.Login, Handle: s.getLoginToken},
+		{Method: post, Path: v3 + "/refresh", Access: public, Rate: limit.Login, Handle: s.refresh},
+		{Method: post, Path: v3 + "/logout", Access: any, Rate: write, Handle: s.logout},
+		{Method: post, Path: v3 + "/logout/all", Access: any, Rate: write, Handle: s.logoutAll},
+
+		{Method: get, Path: v3 + "/account/whoami", Access: any, Rate: read, Handle: s.whoami},
+		{Method: post, Path: v3 + "/account/password", Access: user, Rate: limit.Login, Handle: s.changePassword},
+		{Method: post, Path: v3 + "/account/deactivate", Access: user, Rate: limit.Login, Handle: s.deactivate},
+		{Method: get, Path: v3 + "/account/3pid", Access: user, Rate: read, Handle: s.threepids},
+		{Method: get, Path: v3 + "/admin/whois/{userId}", Access: user, Rate: read, Handle: s.whois},
+		{Method: get, Path: v1 + "/admin/lock/{userId}", Access: httpapi.Admin, Rate: read, Handle: s.getFlag("locked")},
+		{Method: put, Path: v1 + "/admin/lock/{userId}", Access: httpapi.Admin, Rate: write, Handle: s.putFlag("locked")},
+		{Method: get, Path: v1 + "/admin/suspend/{userId}", Access: httpapi.Admin, Rate: read, Handle: s.getFlag("suspended")},
+		{Method: put, Path: v1 + "/admin/suspend/{userId}", Access: httpapi.Admin, Rate: write, Handle: s.putFlag("suspended")},
+
+		{Method: get, Path: v3 + "/devices", Access: any, Rate: read, Handle: s.getDevices},
+		{Method: get, Path: v3 + "/devices/{deviceId}", Access: any, Rate: read, Handle: s.getDevice},
+		{Method: put, Path: v3 + "/devices/{deviceId}", Access: any, Rate: write, Handle: s.putDevice},
+		{Method: del, Path: v3 + "/devices/{deviceId}", Access: user, Rate: limit.Login, Handle: s.deleteDevice},
+		{Method: post, Path: v3 + "/delete_devices", Access: user, Rate: limit.Login, Handle: s.deleteDevices},
+
+		{Method: get, Path: v3 + "/profile/{userId}", Access: httpapi.OptionalUser, Rate: read, Handle: s.getProfile},
+		{Method: get, Path: v3 + "/profile/{userId}/{keyName}", Access: httpapi.OptionalUser, Rate: read, Handle: s.getProfileField},
+		{Method: put, Path: v3 + "/profile/{userId}/{keyName}", Access: any, Rate: write, Handle: s.putProfileField},
+		{Method: del, Path: v3 + "/profile/{userId}/{keyName}", Access: any, Rate: write, Handle: s.deleteProfileField},
+		{Method: post, Path: v3 + "/user_directory/search", Access: user, Rate: limit.Search, Handle: s.searchUsers},
+
+		{Method: get, Path: v3 + "/user/{userId}/account_data/{type}", Access: any, Rate: read, Handle: s.getAccountData},
+		{Method: put, Path: v3 + "/user/{userId}/account_data/{type}", Access: any, Rate: write, Handle: s.putAccountData},
+		{Method: get, Path: v3 + "/user/{userId}/rooms/{roomId}/account_data/{type}", Access: any, Rate: read, Handle: s.getAccountData},
+		{Method: put, Path: v3 + "/user/{userId}/rooms/{roomId}/account_data/{type}", Access: any, Rate: write, Handle: s.putAccountData},
+		{Method: get, Path: v3 + "/user/{userId}/rooms/{roomId}/tags", Access: any, Rate: read, Handle: s.getTags},
+		{Method: put, Path: v3 + "/user/{userId}/rooms/{roomId}/tags/{tag}", Access: any, Rate: write, Handle: s.putTag},
+		{Method: del, Path: v3 + "/user/{userId}/rooms/{roomId}/tags/{tag}", Access: any, Rate: write, Handle: s.deleteTag},
+		{Method: post, Path: v3 + "/user/{userId}/filter", Access: any, Rate: write, Handle: s.postFilter},
+		{Method: get, Path: v3 + "/user/{userId}/filter/{filterId}", Access: any, Rate: read, Handle: s.getFilter},
+		{Method: post, Path: v3 + "/user/{userId}/openid/request_token", Access: user, Rate: write, Handle: s.requestOpenIDToken},
+	}
+	for _, r := range routes {
+		if rest, ok := strings.CutPrefix(r.Path, v3); ok {
+			r.Path = legacyR0 + rest
+			routes = append(routes, r)
+		}
+	}
+	return routes
+}
