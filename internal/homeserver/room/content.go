@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package room
+
+import (
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/konsil-health/konsil/internal/matrix/id"
+)
+
+// relation reads m.relates_to of an event's content; both are empty when there is none.
+func relation(content jsontext.Value) (relType string, target id.Event) {
+	var c struct {
+		RelatesTo struct {
+			RelType string   `json:"rel_type"`
+			EventID id.Event `json:"event_id"`
+		} `json:"m.relates_to"`
+	}
+	if json.Unmarshal(content, &c) != nil || c.RelatesTo.RelType == "" {
+		return "", ""
+	}
+	return c.RelatesTo.RelType, c.RelatesTo.EventID
+}
+
+// notFederated reads m.federate of a create event's content.
+func notFederated(create jsontext.Value) bool {
+	var c struct {
+		Federate *bool `json:"m.federate"`
+	}
+	return json.Unmarshal(create, &c) == nil && c.Federate != nil && !*c.Federate
+}
+
+// stringField reads a string of an event's content; "" when it is absent or of another type.
+func stringField(content jsontext.Value, name string) string {
+	var c map[string]jsontext.Value
+	var s string
+	if json.Unmarshal(content, &c) != nil || json.Unmarshal(c[name], &s) != nil {
+		return ""
+	}
+	return s
+}
+
+// object writes a JSON object from Go values that always encode.
+func object(m map[string]any) jsontext.Value {
+	b, err := json.Marshal(m, json.Deterministic(true))
+	if err != nil {
+		panic(err) // a programming error: the callers pass strings, numbers, lists and raw values that were parsed
+	}
+	return b
+}
+
+func replaceOnce(s, old, new string) string { return strings.Replace(s, old, new, 1) }

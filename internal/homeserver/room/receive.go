@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package room
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sort"
+
+	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/matrix/authrule"
+	"github.com/konsil-health/konsil/internal/matrix/event"
+	"github.com/konsil-health/konsil/internal/matrix/id"
+	"github.com/konsil-health/konsil/internal/matrix/mxerror"
+)
+
+// Bounds of what one incoming PDU may make us fetch (engine rule 12).
+const (
+	missingLimit  = 20  // events a get_missing_events answer may hold
+	missingRounds = 5   // such requests for one PDU
+	authFetches   = 200 // single auth events fetched for one PDU
+)
+
+// Accept takes a live PDU whose signatures and content hash have been checked into its room: it fetches what is missing, authorises, resolves,
+// decides on soft failure and commits. It returns when the PDU is durable. An error means that the PDU was not taken; a PDU that the rules
+// reject is taken and stored as rejected, without an error.
+func (s *Service) Accept(ctx context.Context, t *tenant.Tenant, origin id.Server, e *event.Event) error {
+	r, err := s.Lookup(ctx, t.ID, e.Room())
+	if err != nil {
+		return err
+	}
+	in, err := s.ServerInRoom(ctx, t.ID, r.NID, t.Name)
+	if err != nil {
+		return err
+	}
+	if !in {
+		return s.rescinded(ctx, t, r, origin, e)
+	}
+	known, err := s.known(ctx, t.ID, []id.Event{e.ID()})
+	if err != nil || len(known) > 0 {
+		return err
+	}
+	missing, err := s.missingPrev(ctx, t.ID, e)
+	if err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		if err := s.fetchPrev(ctx, t, origin, r, e); err != nil {
+			s.Log.Info("fetching missing events", "room", r.NID, "origin", origin, "error", err)
+		}
+	}
+	return s.take(ctx, t, origin, r, e)
+}
+
+// missingPrev returns the prev events that are not part of the room's graph here.
+func (s *Service) missingPrev(ctx context.Context, t tenant.ID, e *event.Event) ([]id.Event, error) {
+	known, err := s.known(ctx, t, e.PrevEvents())
+	if err != nil {
+		return nil, err
+	}
+	var missing []id.Event
+	for _, p := range e.PrevEvents() {
+		if known[p] == nil {
+			missing = append(missing, p)
+		}
+	}
+	return missing, nil
+}
+
+// fetchPrev asks the origin for the events between our extremities and e, and takes them in order.
+func (s *Service) fetchPrev(ctx context.Context, t *tenant.Tenant, origin id.Server, r *Room, e *event.Event) error {
+	if s.Remote == nil {
+		return errors.New("no federation")
+	}
+	h, err := s.peek(ctx, t.ID, r)
+	if err != nil {
+		return err
+	}
+	got := map[id.Event]*event.Event{}
+	latest := []id.Event{e.ID()}
+	for range missingRounds {
+		found, err := s.Remote.GetMissingEvents(ctx, t, origin, r, h.extremities, latest, missingLimit)
+		if err != nil {
+			return err
+		}
+		fresh := 0
+		for _, f := range found {
+			if got[f.ID()] == nil && f.Room() == r.ID && f.ID() != e.ID() {
+				got[f.ID()] = f
+				fresh++
+			}
+		}
+		if latest, err = s.unknownPrev(ctx, t.ID, got, e); err != nil {
+			return err
+		}
+		if fresh == 0 || len(latest) == 0 {
+			break
+		}
+		latest = citing(got, e, latest)
+	}
+	for _, f := range inOrder(got) {
+		known, err := s.known(ctx, t.ID, []id.Event{f.ID()})
+		if err != nil {
+			return err
+		}
+		if len(known) == 0 {
+			if err := s.take(ctx, t, origin, r, f); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// unknownPrev returns the prev events of got and e that are neither in got nor stored.
+func (s *Service) unknownPrev(ctx context.Context, t tenant.ID, got map[id.Event]*event.Event, e *event.Event) ([]id.Event, error) {
+	var ask []id.Event
+	for _, p := range e.PrevEvents() {
+		if got[p] == nil {
+			ask = append(ask, p)
+		}
+	}
+	for _, g := range got {
+		for _, p := range g.PrevEvents() {
+			if got[p] == nil {
+				ask = append(ask, p)
+			}
+		}
+	}
+	known, err := s.known(ctx, t, ask)
+	if err != nil {
+		return nil, err
+	}
+	var unknown []id.Event
+	for _, a := range ask {
+		if known[a] == nil {
+			unknown = append(unknown, a)
+		}
+	}
+	return unknown, nil
+}
+
+// citing returns the fetched events that cite one of the unknown ones: where the next request begins.
+func citing(got map[id.Event]*event.Event, e *event.Event, unknown []id.Event) []id.Event {
+	want := map[id.Event]bool{}
+	for _, u := range unknown {
+		want[u] = true
+	}
+	var out []id.Event
+	for _, g := range got {
+		for _, p := range g.PrevEvents() {
+			if want[p] {
+				out = append(out, g.ID())
+				break
+			}
+		}
+	}
+	if len(out) == 0 {
+		out = append(out, e.ID())
+	}
+	return out
+}
+
+// inOrder sorts events so that each comes after those of its prev events that are in the set.
+func inOrder(set map[id.Event]*event.Event) []*event.Event {
+	list := make([]*event.Event, 0, len(set))
+	for _, e := range set {
+		list = append(list, e)
+	}
+	sort.Slice(list, func(i, j int) bool {
+		if list[i].Depth() != list[j].Depth() {
+			return list[i].Depth() < list[j].Depth()
+		}
+		return list[i].ID() < list[j].ID()
+	})
+	placed := map[id.Event]bool{}
+	out := make([]*event.Event, 0, len(list))
+	for len(out) < len(list) { // depth lies sometimes: repeat until all are placed
+		before := len(out)
+		for _, e := range list {
+			if placed[e.ID()] {
+				continue
+			}
+			ready := true
+			for _, p := range e.PrevEvents() {
+				if set[p] != nil && !placed[p] {
+					ready = false
+				}
+			}
+			if ready {
+				placed[e.ID()] = true
+				out = append(out, e)
+			}
+		}
+		if len(out) == before { // a cycle: impossible with hashes, possible with lies about ids in old versions
+			break
+		}
+	}
+	return out
+}
+
+// take appends one PDU whose prev events have been fetched as far as they could be.
+func (s *Service) take(ctx context.Context, t *tenant.Tenant, origin id.Server, r *Room, e *event.Event) error {
+	rejected, err := s.checkAuthEvents(ctx, t, origin, r, e)
+	if err != nil {
+		return err
+	}
+	before, missing, err := s.stateBefore(ctx, t, origin, r, e)
+	if err != nil {
+		return err
+	}
+	if rejected == "" {
+		if err := s.allowed(ctx, t.ID, e, before); err != nil {
+			if !errors.Is(err, authrule.ErrNotAllowed) {
+				return err
+			}
+			rejected = fmt.Sprintf("state before: %v", err)
+		}
+	}
+	_, err = s.appendForeign(ctx, t, r, e, before, missing, rejected, false)
+	return err
+}
+
+// appendForeign commits an event signed by somebody else, or one of ours that was built earlier; its bytes stay as they are.
+func (s *Service) appendForeign(ctx context.Context, t *tenant.Tenant, r *Room, e *event.Event, before State, missing []id.Event, rejected string, send bool) (*Event, error) {
+	return s.commit(ctx, t, r, func(h *head, _ *slot) (addition, error) {
+		current, err := s.loadSnapshot(ctx, t.ID, h.snapshot)
+		if err != nil {
+			return addition{}, err
+		}
+		a := addition{event: e, rejected: rejected, missing: missing, send: send}
+		a.before, a.stmts = current.next(t.ID, r.NID, before)
+		if rejected == "" && a.before.number != current.number {
+			if err := s.allowed(ctx, t.ID, e, current.state); err != nil {
+				if !errors.Is(err, authrule.ErrNotAllowed) {
+					return addition{}, err
+				}
+				a.softFailed = fmt.Sprintf("current state: %v", err)
+			}
+		}
+		return a, nil
+	})
+}
+
+// checkAuthEvents authorises an event by its own auth events, fetching those that are missing. It returns why the event is rejected, or "".
+func (s *Service) checkAuthEvents(ctx context.Context, t *tenant.Tenant, origin id.Server, r *Room, e *event.Event) (string, error) {
+	if err := s.fetchAuth(ctx, t, origin, r, e); err != nil {
+		return "", err
+	}
+	found, err := s.Events(ctx, t.ID, e.AuthEvents())
+	if err != nil {
+		return "", err
+	}
+	state := authrule.Map{}
+	var auth []*event.Event
+	for _, a := range e.AuthEvents() {
+		f := found[a]
+		if f == nil {
+			return "", mxerror.NotFound.With("Auth event %s could not be had.", a)
+		}
+		auth = append(auth, f.Event)
+		if f.IsState() {
+			state[f.Key()] = f.Event
+		}
+	}
+	create, err := s.roomCreate(ctx, t.ID, r, state)
+	if err != nil {
+		return "", err
+	}
+	rejected := func(eid id.Event) bool { return found[eid] != nil && found[eid].Rejected }
+	if err := authrule.CheckAuthEvents(e, auth, create, rejected); err != nil {
+		return fmt.Sprintf("auth events: %v", err), nil
+	}
+	if err := authrule.Allowed(e, state, create); err != nil {
+		return fmt.Sprintf("auth events: %v", err), nil
+	}
+	return "", nil
+}
+
+// roomCreate returns the create event that an event rests on: the one among its auth events, or, in version 12, the one that the room id names.
+func (s *Service) roomCreate(ctx context.Context, t tenant.ID, r *Room, auth authrule.Map) (*event.Event, error) {
+	if c := auth[event.Key{Type: "m.room.create"}]; c != nil {
+		return c, nil
+	}
+	eid, ok := createID(r)
+	if !ok {
+		return nil, nil
+	}
+	c, err := s.Event(ctx, t, eid)
+	if err != nil {
+		return nil, fmt.Errorf("create event of %s: %w", r.ID, err)
+	}
+	return c.Event, nil
+}
+
+// createID returns the create event's id of a version 12 room, whose id is made of it.
+func createID(r *Room) (id.Event, bool) {
+	if _, named := r.ID.Server(); named {
+		return "", false
+	}
+	return id.Event("$" + string(r.ID)[1:]), true
+}
+
+// fetchAuth makes sure that an event's auth events are stored, fetching missing ones with their own auth chains as outliers.
+func (s *Service) fetchAuth(ctx context.Context, t *tenant.Tenant, origin id.Server, r *Room, e *event.Event) error {
+	missing, err := s.unstored(ctx, t.ID, e.AuthEvents())
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	if s.Remote == nil {
+		return mxerror.NotFound.With("Auth events are missing.")
+	}
+	chain, err := s.Remote.EventAuth(ctx, t, origin, r, e.ID())
+	if err == nil {
+		if err := s.storeOutliers(ctx, t, r, chain); err != nil {
+			return err
+		}
+	}
+	for n := 0; n < authFetches; n++ { // one by one what the answer left out
+		missing, err := s.unstored(ctx, t.ID, e.AuthEvents())
+		if err != nil || len(missing) == 0 {
+			return err
+		}
+		f, err := s.Remote.Event(ctx, t, origin, r, missing[0])
+		if err != nil {
+			return err
+		}
+		if f.ID() != missing[0] || f.Room() != r.ID {
+			return mxerror.NotFound.With("Auth event %s could not be had.", missing[0])
+		}
+		if deeper, err := s.unstored(ctx, t.ID, f.AuthEvents()); err != nil {
+			return err
+		} else if len(deeper) > 0 {
+			chain, err := s.Remote.EventAuth(ctx, t, origin, r, f.ID())
+			if err != nil {
+				return err
+			}
+			if err := s.storeOutliers(ctx, t, r, chain); err != nil {
+				return err
+			}
+		}
+		if err := s.storeOutliers(ctx, t, r, []*event.Event{f}); err != nil {
+			return err
+		}
+	}
+	return mxerror.NotFound.With("Too many auth events are missing.")
+}
+
+// unstored returns which events are not stored in any form.
+func (s *Service) unstored(ctx context.Context, t tenant.ID, ids []id.Event) ([]id.Event, error) {
+	found, err := s.Events(ctx, t, ids)
+	if err != nil {
+		return nil, err
+	}
+	var out []id.Event
+	for _, eid := range ids {
+		if found[eid] == nil {
+			out = append(out, eid)
+		}
+	}
+	return out, nil
+}
+
+// stateBefore computes the state before an event from its prev events; for prev events that we lack it asks the origin for their state.
+func (s *Service) stateBefore(ctx context.Context, t *tenant.Tenant, origin id.Server, r *Room, e *event.Event) (State, []id.Event, error) {
+	known, err := s.known(ctx, t.ID, e.PrevEvents())
+	if err != nil {
+		return nil, nil, err
+	}
+	var states []State
+	var missing []id.Event
+	for _, p := range e.PrevEvents() {
+		if k := known[p]; k != nil {
+			st, err := s.StateAfter(ctx, t.ID, k)
+			if err != nil {
+				return nil, nil, err
+			}
+			states = append(states, st)
+		} else {
+			missing = append(missing, p)
+		}
+	}
+	if len(missing) > 0 {
+		st, err := s.fetchState(ctx, t, origin, r, e)
+		if err != nil {
+			return nil, nil, err
+		}
+		states = append(states, st)
+	}
+	if len(states) == 0 {
+		return State{}, nil, nil
+	}
+	st, err := s.resolve(ctx, t.ID, r, states, nil)
+	return st, missing, err
+}

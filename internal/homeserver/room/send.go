@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package room
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"slices"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/homeserver/policy"
+	"github.com/konsil-health/konsil/internal/matrix/authrule"
+	"github.com/konsil-health/konsil/internal/matrix/event"
+	"github.com/konsil-health/konsil/internal/matrix/id"
+	"github.com/konsil-health/konsil/internal/matrix/mxerror"
+)
+
+// Draft is an event that a local user wants to send.
+type Draft struct {
+	Room     id.Room
+	Sender   id.User
+	Type     string
+	StateKey *string
+	Content  jsontext.Value
+	Redacts  id.Event
+	// Timestamp is ms since the epoch, 0 for now; only application services may set it.
+	Timestamp int64
+	Txn       *Txn
+}
+
+// maxPrevEvents is how many forward extremities a local event joins together.
+const maxPrevEvents = 10
+
+// Send appends a local user's event and returns its id. A repeated transaction id returns the first event's id (engine rule 5).
+func (s *Service) Send(ctx context.Context, t *tenant.Tenant, d Draft) (id.Event, error) {
+	if d.Txn != nil {
+		if eid, err := s.sent(ctx, t.ID, d); err != nil || eid != "" {
+			return eid, err
+		}
+	}
+	r, err := s.Lookup(ctx, t.ID, d.Room)
+	if err != nil {
+		if mxerror.From(err) == mxerror.NotFound || errors.Is(err, mxerror.NotFound) {
+			return "", mxerror.Forbidden.With("%s is not in the room.", d.Sender)
+		}
+		return "", err
+	}
+	if err := s.askPolicy(ctx, t, r, d); err != nil {
+		return "", err
+	}
+	e, err := s.append(ctx, t, r, d, nil)
+	if err == nil {
+		return e.ID(), nil
+	}
+	if d.Txn != nil { // perhaps the same request won on another connection
+		if eid, sentErr := s.sent(ctx, t.ID, d); sentErr == nil && eid != "" {
+			return eid, nil
+		}
+	}
+	return "", err
+}
+
+// sent returns the event that the transaction id has made already, or "".
+func (s *Service) sent(ctx context.Context, t tenant.ID, d Draft) (id.Event, error) {
+	var eid id.Event
+	err := s.DB.QueryRow(ctx, "SELECT event_id FROM txn WHERE tenant = $1 AND user_id = $2 AND device = $3 AND scope = $4 AND txn_id = $5",
+		int64(t), string(d.Sender), string(d.Txn.Device), d.Txn.Scope, d.Txn.ID).Scan(&eid)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return eid, err
+}
+
+func (s *Service) askPolicy(ctx context.Context, t *tenant.Tenant, r *Room, d Draft) error {
+	ask := policy.Event{Sender: d.Sender, Room: d.Room, Type: d.Type, StateKey: d.StateKey, Content: d.Content, Redacts: d.Redacts, Federated: true}
+	if d.Redacts != "" {
+		if e, err := s.Event(ctx, t.ID, d.Redacts); err == nil {
+			ask.RedactsAge = s.now().UnixMilli() - e.Timestamp()
+		}
+	}
+	if d.StateKey != nil {
+		state, err := s.CurrentState(ctx, t.ID, r)
+		if err != nil {
+			return err
+		}
+		create, err := s.create(ctx, t.ID, state)
+		if err != nil {
+			return err
+		}
+		ask.Federated = create == nil || !notFederated(create.Content())
+	}
+	return s.Policy.Event(ctx, t, ask)
+}
+
+// append builds, authorises and commits a local event. decide, when given, looks at the state before and may refuse or change the draft; it
+// runs within the turn and must not wait for anything.
+func (s *Service) append(ctx context.Context, t *tenant.Tenant, r *Room, d Draft, decide func(state State, d *Draft) error) (*Event, error) {
+	return s.commit(ctx, t, r, func(h *head, _ *slot) (addition, error) {
+		e, before, err := s.draft(ctx, t, r, h, d, decide)
+		if err != nil {
+			return addition{}, err
+		}
+		if err := s.allowed(ctx, t.ID, e, before.state); err != nil {
+			return addition{}, forbidden(err)
+		}
+		return addition{event: e, before: before, txn: d.Txn, send: true}, nil
+	})
+}
+
+// draft builds and signs an event on a head.
+func (s *Service) draft(ctx context.Context, t *tenant.Tenant, r *Room, h *head, d Draft, decide func(State, *Draft) error) (*event.Event, snapshot, error) {
+	before, err := s.loadSnapshot(ctx, t.ID, h.snapshot)
+	if err != nil {
+		return nil, snapshot{}, err
+	}
+	if decide != nil {
+		if err := decide(before.state, &d); err != nil {
+			return nil, snapshot{}, err
+		}
+	}
+	prev, depth, err := s.prevEvents(ctx, t.ID, h)
+	if err != nil {
+		return nil, snapshot{}, err
+	}
+	auth, err := s.authEvents(r, before.state, d)
+	if err != nil {
+		return nil, snapshot{}, err
+	}
+	key, err := s.Keyring.Signing(ctx, t.ID)
+	if err != nil {
+		return nil, snapshot{}, err
+	}
+	ts := d.Timestamp
+	if ts == 0 {
+		ts = s.now().UnixMilli()
+	}
+	e, err := event.Draft{Version: r.Version, Room: r.ID, Type: d.Type, StateKey: d.StateKey, Sender: d.Sender, Content: d.Content, Redacts: d.Redacts,
+		PrevEvents: prev, AuthEvents: auth, Depth: depth, Timestamp: ts}.Build(t.Name, key.ID, key.Private)
+	return e, before, err
+}
+
+// prevEvents returns what the next event cites, and its depth.
+func (s *Service) prevEvents(ctx context.Context, t tenant.ID, h *head) ([]id.Event, int64, error) {
+	found, err := s.Events(ctx, t, h.extremities)
+	if err != nil {
+		return nil, 0, err
+	}
+	prev := slices.Clone(h.extremities)
+	slices.SortFunc(prev, func(a, b id.Event) int { // the newest ones when there are too many
+		return int(found[b].Topological - found[a].Topological)
+	})
+	prev = prev[:min(len(prev), maxPrevEvents)]
+	var depth int64
+	for _, p := range prev {
+		depth = max(depth, found[p].Depth())
+	}
+	return prev, min(depth+1, maxDepth), nil
+}
+
+// maxDepth is the greatest depth that canonical JSON can carry.
+const maxDepth = 1<<53 - 1
+
+// authEvents selects the auth events of a local event from the state before it.
+func (s *Service) authEvents(r *Room, state State, d Draft) ([]id.Event, error) {
+	var out []id.Event
+	for _, k := range authrule.Needed(r.Version, d.Type, d.StateKey, d.Sender, d.Content) {
+		if eid, ok := state[k]; ok {
+			out = append(out, eid)
+		}
+	}
+	return out, nil
+}
+
+// forbidden turns a refusal of the auth rules into the client's error.
+func forbidden(err error) error {
+	if errors.Is(err, authrule.ErrNotAllowed) {
+		return mxerror.Forbidden.With("%v", err)
+	}
+	return err
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package room
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+
+	"github.com/konsil-health/konsil/internal/foundation/database"
+	"github.com/konsil-health/konsil/internal/foundation/keyring"
+	"github.com/konsil-health/konsil/internal/foundation/stream"
+	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/homeserver/policy"
+	"github.com/konsil-health/konsil/internal/matrix/event"
+	"github.com/konsil-health/konsil/internal/matrix/id"
+	"github.com/konsil-health/konsil/internal/matrix/mxerror"
+	"github.com/konsil-health/konsil/internal/matrix/roomversion"
+)
+
+// Options are what the service stands on.
+type Options struct {
+	DB        *database.DB
+	Committer *stream.Committer
+	Feed      *stream.Feed
+	Keyring   *keyring.Ring
+	Tenants   *tenant.Store
+	Policy    policy.Policy
+	Log       *slog.Logger
+	// Remote reaches other servers; nil refuses everything that needs one.
+	Remote Remote
+	// Class returns the push-rule class and thread root of an event, stored once with it (engine rule 31). Nil stores none.
+	Class func(ctx context.Context, t tenant.ID, e *event.Event, joinedMembers int) int64
+	// Profile returns a local user's display name and avatar for member events; nil for none.
+	Profile func(ctx context.Context, t tenant.ID, user id.User) (displayName, avatarURL string, err error)
+	// Exists says whether a local user exists; nil accepts every local user.
+	Exists func(ctx context.Context, t tenant.ID, user id.User) (bool, error)
+	// Stored is told of every plan before it is handed over, so that slices may add rows to an event's transaction (push highlights); nil
+	// for none.
+	Stored func(ctx context.Context, t tenant.ID, e *Event, state State, plan *stream.Plan) error
+}
+
+// Service is the rooms of all tenants of a node. It is safe for concurrent use.
+type Service struct {
+	Options
+	now    func() time.Time
+	heads  *heads
+	rooms  *otter.Cache[roomKey, *Room]
+	events *otter.Cache[eventKey, *Event]
+	states *otter.Cache[snapshotKey, State]
+	joins  *flights
+	stager *stager
+}
+
+type roomKey struct {
+	tenant tenant.ID
+	id     id.Room
+}
+
+type eventKey struct {
+	tenant tenant.ID
+	id     id.Event
+}
+
+type snapshotKey struct {
+	tenant   tenant.ID
+	snapshot int64
+}
+
+// The caches' sizes: bytes of event JSON, entries of state.
+const (
+	eventCacheBytes   = 64 << 20
+	stateCacheEntries = 1 << 20
+	roomCacheSize     = 50_000
+)
+
+// New returns the service of a node. Close ends its background work.
+func New(o Options) *Service {
+	s := &Service{Options: o, now: time.Now, joins: newFlights()}
+	s.heads = newHeads()
+	s.rooms = otter.Must(&otter.Options[roomKey, *Room]{MaximumSize: roomCacheSize})
+	s.events = otter.Must(&otter.Options[eventKey, *Event]{MaximumWeight: eventCacheBytes,
+		Weigher: func(_ eventKey, e *Event) uint32 { return uint32(len(e.JSON()) + 512) }})
+	s.states = otter.Must(&otter.Options[snapshotKey, State]{MaximumWeight: stateCacheEntries,
+		Weigher: func(_ snapshotKey, st State) uint32 { return uint32(len(st) + 1) }})
+	s.stager = newStager(s)
+	return s
+}
+
+// Close waits for the background work on staged PDUs; what is left is picked up after the next start.
+func (s *Service) Close() { s.stager.close() }
+
+// Room is a tenant's copy of a room.
+type Room struct {
+	NID     int64
+	ID      id.Room
+	Version *roomversion.Version
+}
+
+// Event is a stored event.
+type Event struct {
+	*event.Event
+	NID, RoomNID int64
+	// Position is 0 for events in no timeline: outliers, backfilled, rejected and soft-failed ones.
+	Position int64
+	// Topological is the room's own order for paging (engine rule 14).
+	Topological int64
+	// Snapshot is the state before, SnapshotAfter the state after the event; 0 for outliers.
+	Snapshot, SnapshotAfter int64
+	Rejected                bool
+	SoftFailed              bool
+	Outlier                 bool
+	RedactedBy              id.Event
+	// TxnDevice and TxnID name the sending device and its transaction id, for unsigned.transaction_id.
+	TxnDevice id.Device
+	TxnID     string
+}
+
+// Lookup finds a room that the tenant knows; otherwise mxerror.NotFound.
+func (s *Service) Lookup(ctx context.Context, t tenant.ID, room id.Room) (*Room, error) {
+	key := roomKey{t, room}
+	if r, ok := s.rooms.GetIfPresent(key); ok {
+		return r, nil
+	}
+	var nid int64
+	var version string
+	err := s.DB.QueryRow(ctx, "SELECT room, version FROM room WHERE tenant = $1 AND room_id = $2", int64(t), string(room)).Scan(&nid, &version)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, mxerror.NotFound.With("This room is not known here.")
+	}
+	if err != nil {
+		return nil, err
+	}
+	v, ok := roomversion.Get(version)
+	if !ok {
+		return nil, mxerror.UnsupportedRoomVersion.With("Room version %s is not supported.", version)
+	}
+	r := &Room{nid, room, v}
+	s.rooms.Set(key, r)
+	return r, nil
+}
+
+// ByNID finds a room by its number.
+func (s *Service) ByNID(ctx context.Context, t tenant.ID, nid int64) (*Room, error) {
+	var rid id.Room
+	err := s.DB.QueryRow(ctx, "SELECT room_id FROM room WHERE tenant = $1 AND room = $2", int64(t), nid).Scan(&rid)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, mxerror.NotFound.With("This room is not known here.")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.Lookup(ctx, t, rid)
+}

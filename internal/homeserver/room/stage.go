@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package room
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/konsil-health/konsil/internal/foundation/database"
+	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/matrix/event"
+	"github.com/konsil-health/konsil/internal/matrix/id"
+)
+
+// stager works off PDUs whose ancestry has to be fetched. They are durable in the table staging before their sender is answered (engine
+// rule 12); one goroutine per room with something staged, none for idle rooms.
+type stager struct {
+	s    *Service
+	ctx  context.Context
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+	mu   sync.Mutex
+	// busy are rooms being worked off; true means that something was staged meanwhile.
+	busy map[roomKey]bool
+}
+
+const (
+	// stageAttempts is how often a staged PDU is tried before it is given up as rejected by circumstances.
+	stageAttempts = 5
+	// stageTime bounds one try.
+	stageTime = 2 * time.Minute
+)
+
+func newStager(s *Service) *stager {
+	ctx, stop := context.WithCancel(context.Background())
+	return &stager{s: s, ctx: ctx, stop: stop, busy: map[roomKey]bool{}}
+}
+
+func (g *stager) close() {
+	g.stop()
+	g.wg.Wait()
+}
+
+// Receive takes a live PDU whose signatures and content hash have been checked. When everything it rests on is here it is committed;
+// otherwise it is staged and what is missing is fetched in the background. Either way it is durable when Receive returns nil.
+func (s *Service) Receive(ctx context.Context, t *tenant.Tenant, origin id.Server, e *event.Event) error {
+	r, err := s.Lookup(ctx, t.ID, e.Room())
+	if err != nil {
+		return err
+	}
+	in, err := s.ServerInRoom(ctx, t.ID, r.NID, t.Name)
+	if err != nil {
+		return err
+	}
+	if !in {
+		return s.Accept(ctx, t, origin, e)
+	}
+	missing, err := s.missingPrev(ctx, t.ID, e)
+	if err != nil {
+		return err
+	}
+	if len(missing) == 0 {
+		if missing, err = s.unstored(ctx, t.ID, e.AuthEvents()); err != nil {
+			return err
+		}
+	}
+	if len(missing) == 0 {
+		return s.Accept(ctx, t, origin, e)
+	}
+	_, err = s.DB.Exec(ctx, `INSERT INTO staging (tenant, room_id, event_id, origin, arrival, attempts, json) VALUES ($1, $2, $3, $4, $5, 0, $6)
+		ON CONFLICT (tenant, room_id, event_id) DO NOTHING`, int64(t.ID), string(r.ID), string(e.ID()), string(origin), database.NewID(), e.JSON())
+	if err != nil {
+		return err
+	}
+	s.stager.kick(t, r)
+	return nil
+}
+
+// Resume works off what was staged when the program stopped. The composition root calls it once after the start.
+func (s *Service) Resume(ctx context.Context) error {
+	rows, err := s.DB.Query(ctx, "SELECT DISTINCT tenant, room_id FROM staging LIMIT 1000")
+	type waiting struct {
+		tenant tenant.ID
+		room   id.Room
+	}
+	list, err := database.All(rows, err, func(rows *sql.Rows) (w waiting, err error) { return w, rows.Scan(&w.tenant, &w.room) })
+	if err != nil {
+		return err
+	}
+	for _, w := range list {
+		t, err := s.Tenants.ByID(ctx, w.tenant)
+		if err != nil {
+			return err
+		}
+		if r, err := s.Lookup(ctx, t.ID, w.room); err == nil {
+			s.stager.kick(t, r)
+		}
+	}
+	return nil
+}
+
+// kick starts the room's worker unless it runs.
+func (g *stager) kick(t *tenant.Tenant, r *Room) {
+	key := roomKey{t.ID, r.ID}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, running := g.busy[key]; running {
+		g.busy[key] = true
+		return
+	}
+	if g.ctx.Err() != nil {
+		return
+	}
+	g.busy[key] = false
+	g.wg.Go(func() { g.work(key, t, r) })
+}
+
+func (g *stager) work(key roomKey, t *tenant.Tenant, r *Room) {
+	for {
+		if err := g.drain(t, r); err != nil && g.ctx.Err() == nil {
+			g.s.Log.Warn("staged events", "room", r.NID, "error", err)
+		}
+		g.mu.Lock()
+		if !g.busy[key] || g.ctx.Err() != nil {
+			delete(g.busy, key)
+			g.mu.Unlock()
+			return
+		}
+		g.busy[key] = false
+		g.mu.Unlock()
+	}
+}
+
+// staged is a row of the table staging.
+type staged struct {
+	event    id.Event
+	origin   id.Server
+	attempts int64
+	raw      []byte
+}
+
+// drain works off the room's staged PDUs in the order of their arrival. One that fails is tried again after the others, a few times.
+func (g *stager) drain(t *tenant.Tenant, r *Room) error {
+	for g.ctx.Err() == nil {
+		var row staged
+		err := g.s.DB.QueryRow(g.ctx, "SELECT event_id, origin, attempts, json FROM staging WHERE tenant = $1 AND room_id = $2 ORDER BY attempts, arrival LIMIT 1",
+			int64(t.ID), string(r.ID)).Scan(&row.event, &row.origin, &row.attempts, &row.raw)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := g.try(t, r, row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *stager) try(t *tenant.Tenant, r *Room, row staged) error {
+	ctx, cancel := context.WithTimeout(g.ctx, stageTime)
+	defer cancel()
+	e, err := event.FromStored(r.Version, row.event, row.raw)
+	if err == nil {
+		err = g.s.Accept(ctx, t, row.origin, e)
+	}
+	if g.ctx.Err() != nil {
+		return g.ctx.Err() // stopping: the row stays for the next start
+	}
+	if err != nil && row.attempts+1 < stageAttempts {
+		g.s.Log.Info("a staged event will be tried again", "room", r.NID, "event", row.event, "error", err)
+		_, err = g.s.DB.Exec(ctx, "UPDATE staging SET attempts = attempts + 1 WHERE tenant = $1 AND room_id = $2 AND event_id = $3", int64(t.ID), string(r.ID), string(row.event))
+		return err
+	}
+	if err != nil {
+		g.s.Log.Warn("a staged event is given up", "room", r.NID, "event", row.event, "error", err)
+	}
+	_, err = g.s.DB.Exec(g.ctx, "DELETE FROM staging WHERE tenant = $1 AND room_id = $2 AND event_id = $3", int64(t.ID), string(r.ID), string(row.event))
+	return err
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package room
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/konsil-health/konsil/internal/foundation/database"
+	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/matrix/event"
+	"github.com/konsil-health/konsil/internal/matrix/id"
+	"github.com/konsil-health/konsil/internal/matrix/mxerror"
+	"github.com/konsil-health/konsil/internal/matrix/roomversion"
+)
+
+// selectEvent reads events; r is the room's version. Every use continues with a condition that begins with e.tenant.
+const selectEvent = `SELECT e.event, e.room, e.event_id, e.position, e.topological, e.snapshot, e.snapshot_after, e.rejected, e.soft_failed, e.outlier,
+	e.redacted_by, e.txn_device, e.txn_id, e.json, r.version FROM event e JOIN room r ON r.tenant = e.tenant AND r.room = e.room `
+
+func scanEvent(rows *sql.Rows) (*Event, error) {
+	var e Event
+	var eid id.Event
+	var raw []byte
+	var version string
+	err := rows.Scan(&e.NID, &e.RoomNID, &eid, &e.Position, &e.Topological, &e.Snapshot, &e.SnapshotAfter, &e.Rejected, &e.SoftFailed, &e.Outlier,
+		&e.RedactedBy, &e.TxnDevice, &e.TxnID, &raw, &version)
+	if err != nil {
+		return nil, err
+	}
+	v, ok := roomversion.Get(version)
+	if !ok {
+		return nil, fmt.Errorf("event %s: room version %s is not supported", eid, version)
+	}
+	e.Event, err = event.FromStored(v, eid, raw)
+	if err != nil {
+		return nil, fmt.Errorf("stored event %s: %w", eid, err)
+	}
+	return &e, nil
+}
+
+// Event finds an event by its id, rejected ones and outliers included; otherwise mxerror.NotFound. Whether somebody may see it is another
+// question: see Visible.
+func (s *Service) Event(ctx context.Context, t tenant.ID, eid id.Event) (*Event, error) {
+	found, err := s.Events(ctx, t, []id.Event{eid})
+	if err != nil {
+		return nil, err
+	}
+	e, ok := found[eid]
+	if !ok {
+		return nil, mxerror.NotFound.With("This event is not known here.")
+	}
+	return e, nil
+}
+
+// Events finds events by their ids; those not known are absent from the answer.
+func (s *Service) Events(ctx context.Context, t tenant.ID, ids []id.Event) (map[id.Event]*Event, error) {
+	out := make(map[id.Event]*Event, len(ids))
+	var missing []any
+	for _, eid := range ids {
+		if _, done := out[eid]; done {
+			continue
+		}
+		if e, ok := s.events.GetIfPresent(eventKey{t, eid}); ok {
+			out[eid] = e
+			continue
+		}
+		missing = append(missing, string(eid))
+	}
+	for len(missing) > 0 {
+		n := min(len(missing), database.MaxMarks)
+		args := append([]any{int64(t)}, missing[:n]...)
+		rows, err := s.DB.Query(ctx, selectEvent+`JOIN event_id i ON i.tenant = e.tenant AND i.event = e.event
+			WHERE e.tenant = $1 AND i.tenant = $1 AND i.event_id IN (`+database.Marks(2, n)+")", args...)
+		found, err := database.All(rows, err, scanEvent)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range found {
+			out[e.ID()] = e
+			s.events.Set(eventKey{t, e.ID()}, e)
+		}
+		missing = missing[n:]
+	}
+	return out, nil
+}
+
+// known returns which of the events are stored as part of a room's graph, that is not as outliers.
+func (s *Service) known(ctx context.Context, t tenant.ID, ids []id.Event) (map[id.Event]*Event, error) {
+	found, err := s.Events(ctx, t, ids)
+	if err != nil {
+		return nil, err
+	}
+	for eid, e := range found {
+		if e.Outlier {
+			delete(found, eid)
+		}
+	}
+	return found, nil
+}
+
+// pick returns the parsed events of a state's keys, in no order; keys that the state lacks are absent.
+func (s *Service) pick(ctx context.Context, t tenant.ID, state State, keys []event.Key) (map[event.Key]*Event, error) {
+	var ids []id.Event
+	for _, k := range keys {
+		if eid, ok := state[k]; ok {
+			ids = append(ids, eid)
+		}
+	}
+	found, err := s.Events(ctx, t, ids)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[event.Key]*Event, len(ids))
+	for _, k := range keys {
+		if eid, ok := state[k]; ok {
+			e, ok := found[eid]
+			if !ok {
+				return nil, fmt.Errorf("state event %s is missing from the store", eid)
+			}
+			out[k] = e
+		}
+	}
+	return out, nil
+}
+
+// StateEvent returns the event of one key of a state, or nil.
+func (s *Service) StateEvent(ctx context.Context, t tenant.ID, state State, key event.Key) (*Event, error) {
+	found, err := s.pick(ctx, t, state, []event.Key{key})
+	if err != nil {
+		return nil, err
+	}
+	return found[key], nil
+}
+
+// StateEvents returns the events of a whole state, in no order.
+func (s *Service) StateEvents(ctx context.Context, t tenant.ID, state State) ([]*Event, error) {
+	ids := make([]id.Event, 0, len(state))
+	for _, eid := range state {
+		ids = append(ids, eid)
+	}
+	found, err := s.Events(ctx, t, ids)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*Event, 0, len(found))
+	for _, e := range found {
+		out = append(out, e)
+	}
+	return out, nil
+}
