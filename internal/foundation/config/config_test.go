@@ -238,7 +238,7 @@ func TestSizes(t *testing.T) {
 func FuzzLoad(f *testing.F) {
 	f.Add("policy: open\ntenants: [{name: a}]\nfederation: {resolve: {a: b}}")
 	f.Add("listeners: {client: [{address: 1}]}")
-	f.Add("a: &x [*x]")
+	f.Add("tenants: &x [*x]")
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := load(text)
 		if (c == nil) == (err == nil) {

@@ -41,7 +41,7 @@ var keys = []key{
 	{"shared_client_hosts", `["127.0.0.1", "::1", "localhost"]`, "Host names that serve the clients of all tenants: the access token or the full user id tells which. `\"*\"` is every host that no tenant claims. With exactly one tenant under `policy: open` they are simply that tenant's."},
 	{"trusted_proxies", "[]", "Networks (CIDR) whose `X-Forwarded-For` is believed."},
 	{"ca", "[]", "PEM files with further root certificates for outgoing TLS, beside the system's and those of `SSL_CERT_FILE`."},
-	{"public_url", "", "Base address that clients are told in `/.well-known/matrix/client`. Empty: `https://` and the host that was asked."},
+	{"public_url", "", "Base address that clients are told at login and in `/.well-known/matrix/client`, for example `https://matrix.example.org`. Empty: they are told none."},
 
 	{"master_key.value", "", "Key with which secrets are sealed at rest: 32 bytes in base64. Better given as file."},
 	{"master_key.file", "", "File with that key. Empty: `master.key` in the data folder, drawn at the first start (not in production)."},

@@ -123,12 +123,12 @@ func (l *loader) file(s Source) error {
 	if root.Kind != yaml.MappingNode {
 		return fmt.Errorf("%s:%d: expected keys and values", l.name, root.Line)
 	}
-	l.nodes = map[string]int{}
-	l.walk(root, "", "")
 	m := map[string]any{}
-	if err := doc.Decode(&m); err != nil {
+	if err := doc.Decode(&m); err != nil { // before the walk: it refuses anchors that hold themselves
 		return fmt.Errorf("%s: %s", l.name, strings.TrimPrefix(err.Error(), "yaml: "))
 	}
+	l.nodes = map[string]int{}
+	l.walk(root, "", "")
 	dropNull(m)
 	return l.k.Load(mapProvider(m), nil)
 }

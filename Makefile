@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+# What a contributor types. Needs Go 1.26; everything else is fetched as Go modules or named with the command that installs it. No step needs root.
+
+GO        ?= go
+TAGS      := -tags goolm
+TOOLS     := $(CURDIR)/.tools
+FUZZTIME  ?= 30s
+SHORTFUZZ := 2s
+BENCH     ?= send
+DATABASE  ?= sqlite
+ARGS      ?=
+
+# Packages where goroutines meet: they are tested with the race detector.
+RACE := ./internal/foundation/... ./internal/homeserver/... ./internal/telematik/... ./internal/server/... ./internal/konsiltest/...
+
+export CGO_ENABLED := 0
+
+.PHONY: help run build test check lint fmt fuzz shortfuzz bench docs tests oracle
+
+help: ## Show the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 12
+
+run: build ## Start the demonstration network (ARGS=--fresh empties its data)
+	@./konsil demo $(ARGS)
+
+build: needs-go ## Build ./konsil
+	@s=$$(date +%s); $(GO) build -trimpath -o konsil ./cmd/konsil && echo "built ./konsil in $$(($$(date +%s)-s)) s"
+
+test: check shortfuzz oracle tests ## Everything that CI runs: format, vet, staticcheck, short fuzzing, oracles, tests
+
+check: lint
+
+lint: needs-go ## gofmt, go vet, staticcheck
+	@s=$$(date +%s); unformatted=$$(gofmt -l $$(find . -name '*.go' -not -path './.tools/*' -not -path '*/node_modules/*')); \
+	if [ -n "$$unformatted" ]; then echo "not gofmt'ed (run make fmt):"; echo "$$unformatted"; exit 1; fi; echo "gofmt: $$(($$(date +%s)-s)) s"
+	@s=$$(date +%s); $(GO) vet $(TAGS) ./... && echo "vet: $$(($$(date +%s)-s)) s"
+	@s=$$(date +%s); $(GO) tool staticcheck $(TAGS) ./... && echo "staticcheck: $$(($$(date +%s)-s)) s"
+
+# The race detector is the only thing that needs cgo and a C compiler.
+HAVE_CC := $(shell command -v $$(CGO_ENABLED=1 $(GO) env CC 2>/dev/null | cut -d' ' -f1) 2>/dev/null)
+
+tests: needs-go ## All Go tests, with the race detector where goroutines meet
+ifeq ($(HAVE_CC),)
+	@echo "no C compiler: the tests run without -race (Debian: apt-get install gcc libc6-dev; macOS: xcode-select --install)"
+	$(GO) test $(TAGS) -timeout 15m ./...
+else
+	@race="$$($(GO) list $(TAGS) $(RACE) 2>/dev/null)"; plain="$$($(GO) list $(TAGS) ./... | grep -vxF "$$race")"; \
+	$(GO) test $(TAGS) -timeout 15m $$plain; one=$$?; \
+	CGO_ENABLED=1 $(GO) test -race $(TAGS) -timeout 15m $$race; two=$$?; \
+	[ $$one = 0 ] && [ $$two = 0 ]
+endif
+
+oracle: needs-go ## The protocol core against independent implementations (a module of its own)
+	@if [ -f internal/oracle/go.mod ]; then cd internal/oracle && $(GO) vet $(TAGS) ./... && $(GO) test $(TAGS) ./...; fi
+
+# Every fuzz target, each for the given time.
+define fuzzall
+@for pkg in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal cmd | xargs -n1 dirname | sort -u); do \
+  case $$pkg in internal/oracle*) continue;; esac; \
+  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$pkg/*_test.go | cut -c6- | sort -u); do \
+    $(GO) test $(TAGS) -run '^$$' -fuzz "^$$f\$$" -fuzztime $(1) ./$$pkg >$(TOOLS)/fuzz.log 2>&1 || { cat $(TOOLS)/fuzz.log; exit 1; }; \
+    echo "fuzz: $$pkg $$f $(1)"; \
+  done; done
+endef
+
+shortfuzz: needs-go
+	@mkdir -p $(TOOLS)
+	$(call fuzzall,$(SHORTFUZZ))
+
+fuzz: needs-go ## Fuzz every parser for FUZZTIME each
+	@mkdir -p $(TOOLS)
+	$(call fuzzall,$(FUZZTIME))
+
+bench: build ## Measure (BENCH=send|tenants, DATABASE=sqlite|postgres)
+	@./konsil bench $(BENCH) --database $(DATABASE) $(ARGS)
+
+fmt: needs-go ## Format all Go files
+	@gofmt -w $$(find . -name '*.go' -not -path './.tools/*' -not -path '*/node_modules/*')
+
+docs: needs-go ## Write the generated documentation again
+	@$(GO) run ./cmd/konsil check-config --document >docs/configuration.md
+
+.PHONY: needs-go
+needs-go:
+	@command -v $(GO) >/dev/null || { echo "Go 1.26 or newer is missing: https://go.dev/dl/"; exit 1; }

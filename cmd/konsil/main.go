@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command konsil is the whole TI-Messenger network in one program. Each subcommand is one small file; what it does lives in internal/.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// cli is the command line. Kong reads the tags.
+type cli struct {
+	Serve       serveCommand   `cmd:"" help:"Run one node with the roles that its configuration names."`
+	CheckConfig checkCommand   `cmd:"" help:"Say what is wrong with a configuration, or nothing."`
+	Version     versionCommand `cmd:"" help:"Print version and build."`
+}
+
+func main() {
+	// A second signal ends the process at once: the stop is not registered any more then.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+
+	command := kong.Parse(&cli{},
+		kong.Name("konsil"),
+		kong.Description("Secure messaging for German healthcare: one program, every organisation. Not approved by gematik, not for real patients yet."),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.BindTo(ctx, (*context.Context)(nil)))
+	command.FatalIfErrorf(command.Run())
+}
