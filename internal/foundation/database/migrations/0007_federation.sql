@@ -53,3 +53,9 @@ CREATE TABLE federation_incoming (
     PRIMARY KEY (tenant, origin, txn_id)
 );
 CREATE INDEX federation_incoming_received ON federation_incoming (tenant, origin, received);
+-- Positions of others' events that the tenant accepted as resident server and passes on (engine rule 20); emptied with the outbox.
+CREATE TABLE federation_relay (
+    tenant BIGINT NOT NULL,
+    position BIGINT NOT NULL,
+    PRIMARY KEY (tenant, position)
+);

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package federation
+
+import (
+	"crypto/x509"
+	"net/netip"
+	"time"
+
+	"github.com/konsil-health/konsil/internal/matrix/id"
+)
+
+// Config is what an operator may set. The zero value is an ordinary server on the public internet.
+type Config struct {
+	// Resolve places servers by name, before any discovery.
+	Resolve map[id.Server]Override
+	// Roots verify other servers' certificates; nil means the system's.
+	Roots *x509.CertPool
+	// AllowPrivate lets every address be connected to, AllowPrefixes only those in the given ranges, beside public ones.
+	AllowPrivate  bool
+	AllowPrefixes []netip.Prefix
+	// ForceHTTP sends requests between tenants of this cell over HTTP as well.
+	ForceHTTP bool
+
+	// ConnectTimeout bounds a TCP connection and its TLS handshake (default 10 s), LookupTimeout a delegation file or service record (5 s),
+	// RequestTimeout an ordinary request (30 s), JoinTimeout one whose answer is a room's state (5 min).
+	ConnectTimeout, LookupTimeout, RequestTimeout, JoinTimeout time.Duration
+	// RetryMin is the first pause after a failure (default 2 s), doubled up to RetryMax (1 h).
+	RetryMin, RetryMax time.Duration
+	// Sweep is how often rows of the outbox are looked for that no nudge has brought (default 30 s).
+	Sweep time.Duration
+	// Senders bounds how many transactions are under way at once (default 64).
+	Senders int
+	// MaxResponse bounds an ordinary answer in bytes (default 16 MiB), MaxState one that holds a room's state (256 MiB), MaxMedia a file
+	// fetched for the media repository (200 MiB).
+	MaxResponse, MaxState, MaxMedia int64
+	// Version is what GET /_matrix/federation/v1/version answers.
+	Version string
+}
+
+// withDefaults fills what was left out.
+func (c Config) withDefaults() Config {
+	setDuration := func(d *time.Duration, value time.Duration) {
+		if *d <= 0 {
+			*d = value
+		}
+	}
+	setDuration(&c.ConnectTimeout, 10*time.Second)
+	setDuration(&c.LookupTimeout, 5*time.Second)
+	setDuration(&c.RequestTimeout, 30*time.Second)
+	setDuration(&c.JoinTimeout, 5*time.Minute)
+	setDuration(&c.RetryMin, 2*time.Second)
+	setDuration(&c.RetryMax, time.Hour)
+	setDuration(&c.Sweep, 30*time.Second)
+	c.RetryMax = max(c.RetryMax, c.RetryMin)
+	setSize := func(n *int64, value int64) {
+		if *n <= 0 {
+			*n = value
+		}
+	}
+	setSize(&c.MaxResponse, 16<<20)
+	setSize(&c.MaxState, 256<<20)
+	setSize(&c.MaxMedia, 200<<20)
+	if c.Senders <= 0 {
+		c.Senders = 64
+	}
+	if c.Version == "" {
+		c.Version = "development"
+	}
+	return c
+}
+
+// pause is the back-off after the given number of failures in a row.
+func (c *Config) pause(failures int64) time.Duration {
+	d := c.RetryMin
+	for range failures - 1 {
+		if d >= c.RetryMax {
+			break
+		}
+		d *= 2
+	}
+	return min(d, c.RetryMax)
+}
