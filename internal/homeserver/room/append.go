@@ -54,8 +54,8 @@ type built struct {
 }
 
 // build makes the plan that appends an event to the room's head. The caller holds the turn.
-func (s *Service) build(ctx context.Context, t *tenant.Tenant, sl *slot, h *head, a addition) (*built, error) {
-	r := sl.room
+func (s *Service) build(ctx context.Context, t *tenant.Tenant, r *Room, at base, a addition) (*built, error) {
+	h := at.head
 	after, stmts := a.before, a.stmts
 	if a.event.IsState() && a.rejected == "" {
 		var more []stream.Statement
@@ -88,11 +88,11 @@ func (s *Service) build(ctx context.Context, t *tenant.Tenant, sl *slot, h *head
 		}
 		stmts = append(stmts, more...)
 		next.snapshot, next.topological = resolved.number, max(h.topological, e.Topological)
-		s.states.Set(snapshotKey{t.ID, resolved.number}, resolved.state)
+		s.states.Set(snapshotKey{t.ID, resolved.number}, resolved)
 		b.deltas = resolved.state
 	}
-	s.states.Set(snapshotKey{t.ID, after.number}, after.state)
-	s.states.Set(snapshotKey{t.ID, a.before.number}, a.before.state)
+	s.states.Set(snapshotKey{t.ID, after.number}, after)
+	s.states.Set(snapshotKey{t.ID, a.before.number}, a.before)
 	b.head = &next
 	if len(stmts) > bulkStatements {
 		if err := s.ahead(ctx, stmts); err != nil {
@@ -102,7 +102,7 @@ func (s *Service) build(ctx context.Context, t *tenant.Tenant, sl *slot, h *head
 	}
 	b.plan = &stream.Plan{Tenant: t.ID, Room: r.NID, Rows: stmts, Unique: []string{"event:" + string(e.ID())}}
 	s.guard(t, h, &next, a, b.plan)
-	if err := s.eventRows(ctx, t, a, e, live, sl, b.plan); err != nil {
+	if err := s.eventRows(ctx, t, a, e, live, at.roster, b.plan); err != nil {
 		return nil, err
 	}
 	if live {
@@ -111,7 +111,7 @@ func (s *Service) build(ctx context.Context, t *tenant.Tenant, sl *slot, h *head
 		}
 	}
 	if a.send {
-		b.plan.Outbox = s.destinations(t, sl, a.event)
+		b.plan.Outbox = destinations(t, at.roster, a.event)
 	}
 	if s.Stored != nil && live {
 		if err := s.Stored(ctx, t.ID, e, b.deltas, b.plan); err != nil {
@@ -154,7 +154,7 @@ func (s *Service) nextState(ctx context.Context, t *tenant.Tenant, r *Room, h *h
 	for _, x := range extremities {
 		o, ok := others[x]
 		if !ok {
-			return nil, snapshot{}, nil, fmt.Errorf("forward extremity %s is not stored", x)
+			return nil, snapshot{}, nil, fmt.Errorf("forward extremity %s: %w", x, errHeadMoved)
 		}
 		st, err := s.StateAfter(ctx, t.ID, o)
 		if err != nil {
@@ -197,7 +197,7 @@ const (
 )
 
 // eventRows adds the event's own rows to the plan: the event, its id, relations, gaps and what it redacts or is redacted by.
-func (s *Service) eventRows(ctx context.Context, t *tenant.Tenant, a addition, e *Event, live bool, sl *slot, p *stream.Plan) error {
+func (s *Service) eventRows(ctx context.Context, t *tenant.Tenant, a addition, e *Event, live bool, members *roster, p *stream.Plan) error {
 	position := any(int64(0))
 	if live {
 		position = stream.At(0)
@@ -209,10 +209,7 @@ func (s *Service) eventRows(ctx context.Context, t *tenant.Tenant, a addition, e
 		thread = string(target)
 	}
 	if s.Class != nil && live {
-		sl.mu.Lock()
-		joined := len(sl.roster.users)
-		sl.mu.Unlock()
-		class = s.Class(ctx, t.ID, e.Event, joined)
+		class = s.Class(ctx, t.ID, e.Event, len(members.users))
 	}
 	if err := s.redactions(ctx, t, e, live, p); err != nil {
 		return err
@@ -348,11 +345,9 @@ func (s *Service) changedEvents(ctx context.Context, t tenant.ID, state State, k
 }
 
 // destinations are the servers in the room before the event, and the target's server for a membership event (engine rule 20).
-func (s *Service) destinations(t *tenant.Tenant, sl *slot, e *event.Event) []id.Server {
-	sl.mu.Lock()
-	defer sl.mu.Unlock()
+func destinations(t *tenant.Tenant, members *roster, e *event.Event) []id.Server {
 	set := map[id.Server]bool{}
-	for server := range sl.roster.servers {
+	for server := range members.servers {
 		set[server] = true
 	}
 	if e.Type() == "m.room.member" && e.IsState() && e.Membership() != "invite" { // invites go by their handshake (engine rule 22)
@@ -364,55 +359,61 @@ func (s *Service) destinations(t *tenant.Tenant, sl *slot, e *event.Event) []id.
 
 // commit appends an event: it takes the turn, lets prepare decide on the current head, hands the plan over, and waits. A plan that lost its
 // guard is prepared again. The answer's event is the stored one.
-func (s *Service) commit(ctx context.Context, t *tenant.Tenant, r *Room, prepare func(h *head, sl *slot) (addition, error)) (*Event, error) {
+func (s *Service) commit(ctx context.Context, t *tenant.Tenant, r *Room, prepare func(h *head) (addition, error)) (*Event, error) {
 	ctx = context.WithoutCancel(ctx) // half an append helps nobody; every step is bounded
 	sl := s.heads.slot(t.ID, r)
 	for attempt := 0; ; attempt++ {
 		b, lineage, pending, err := s.turn(ctx, t, sl, prepare)
-		if err != nil {
+		if err == nil {
+			var first int64
+			if first, err = pending.Wait(ctx); err == nil {
+				return s.committed(t.ID, b, first), nil
+			}
+			s.events.Invalidate(eventKey{t.ID, b.event.ID()})
+		} else if !errors.Is(err, errHeadMoved) {
 			return nil, err
 		}
-		first, err := pending.Wait(ctx)
-		if err == nil {
-			stored := *b.event // the one in the cache is shared already
-			if len(b.plan.Changes) > 0 {
-				stored.Position = first
-			}
-			s.events.Set(eventKey{t.ID, stored.ID()}, &stored)
-			return &stored, nil
-		}
-		s.events.Invalidate(eventKey{t.ID, b.event.ID()})
 		sl.drop(lineage)
-		if !errors.Is(err, stream.ErrStale) || attempt == maxAttempts {
+		if (!errors.Is(err, stream.ErrStale) && !errors.Is(err, errHeadMoved)) || attempt == maxAttempts {
 			return nil, fmt.Errorf("append to %s: %w", r.ID, err)
 		}
 	}
+}
+
+// committed puts the stored event into the cache, with its position.
+func (s *Service) committed(t tenant.ID, b *built, first int64) *Event {
+	stored := *b.event // the one in the cache is shared already
+	if len(b.plan.Changes) > 0 {
+		stored.Position = first
+	}
+	s.events.Set(eventKey{t, stored.ID()}, &stored)
+	return &stored
 }
 
 // maxAttempts is how often an event is built anew on a head that somebody else moved.
 const maxAttempts = 8
 
 // turn builds one event on the head and hands its plan to the committer; the turn ends before the commit (engine rule 4).
-func (s *Service) turn(ctx context.Context, t *tenant.Tenant, sl *slot, prepare func(*head, *slot) (addition, error)) (*built, int, *stream.Pending, error) {
+func (s *Service) turn(ctx context.Context, t *tenant.Tenant, sl *slot, prepare func(*head) (addition, error)) (*built, int, *stream.Pending, error) {
 	if err := sl.take(ctx); err != nil {
 		return nil, 0, nil, err
 	}
 	defer sl.release()
-	h, lineage, err := s.loaded(ctx, t, sl)
+	at, err := s.loaded(ctx, t, sl)
 	if err != nil {
 		return nil, 0, nil, err
 	}
-	a, err := prepare(h, sl)
+	a, err := prepare(at.head)
 	if err != nil {
-		return nil, 0, nil, err
+		return nil, at.lineage, nil, err
 	}
-	b, err := s.build(ctx, t, sl, h, a)
+	b, err := s.build(ctx, t, sl.room, at, a)
 	if err != nil {
-		return nil, 0, nil, err
+		return nil, at.lineage, nil, err
 	}
 	pending := s.Committer.Submit(b.plan)
-	sl.advance(b.head, t.Name, b.members)
+	sl.advance(at, b.head, t.Name, b.members)
 	// The next turn reads this event before it is committed.
 	s.events.Set(eventKey{t.ID, b.event.ID()}, b.event)
-	return b, lineage, pending, nil
+	return b, at.lineage, pending, nil
 }

@@ -165,7 +165,7 @@ func (s *Service) openRoom(ctx context.Context, t *tenant.Tenant, creator id.Use
 	if err := s.storeRoom(ctx, t.ID, r); err != nil {
 		return nil, err
 	}
-	_, err = s.commit(ctx, t, r, func(*head, *slot) (addition, error) {
+	_, err = s.commit(ctx, t, r, func(*head) (addition, error) {
 		return addition{event: e, before: snapshot{state: State{}}, fresh: true}, nil
 	})
 	return r, err

@@ -45,7 +45,7 @@ type slot struct {
 	roster *roster
 }
 
-// roster is the joined members at a room's head. The slot's mutex guards it.
+// roster is the joined members at a room's head. It is changed in the turn and under the slot's mutex; the holder of the turn reads it freely.
 type roster struct {
 	users   map[id.User]struct{}
 	local   []id.User
@@ -114,13 +114,16 @@ func (s *slot) take(ctx context.Context) error {
 
 func (s *slot) release() { <-s.turn }
 
-// advance replaces the head by the one that a handed-over plan leads to.
-func (s *slot) advance(h *head, me id.Server, members map[id.User]bool) {
+// advance replaces the head by the one that a handed-over plan leads to, unless it was dropped meanwhile: the plan will fail then.
+func (s *slot) advance(at base, h *head, me id.Server, members map[id.User]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.lineage != at.lineage {
+		return
+	}
 	s.head = h
 	for u, joined := range members {
-		s.roster.set(me, u, joined)
+		at.roster.set(me, u, joined)
 	}
 }
 
@@ -134,26 +137,33 @@ func (s *slot) drop(lineage int) {
 	}
 }
 
-// loaded returns the head, reading it and the roster when they are not in memory, and its lineage. The caller holds the turn.
-func (s *Service) loaded(ctx context.Context, t *tenant.Tenant, sl *slot) (*head, int, error) {
+// base is what an event is built on. The roster changes only in the turn.
+type base struct {
+	*head
+	roster  *roster
+	lineage int
+}
+
+// loaded returns what the next event is built on, reading it when it is not in memory. The caller holds the turn.
+func (s *Service) loaded(ctx context.Context, t *tenant.Tenant, sl *slot) (base, error) {
 	sl.mu.Lock()
-	h, lineage := sl.head, sl.lineage
+	at := base{sl.head, sl.roster, sl.lineage}
 	sl.mu.Unlock()
-	if h != nil {
-		return h, lineage, nil
+	if at.head != nil {
+		return at, nil
 	}
 	h, err := s.loadHead(ctx, t.ID, sl.room)
 	if err != nil {
-		return nil, 0, err
+		return base{}, err
 	}
 	roster, err := s.loadRoster(ctx, t, sl.room.NID)
 	if err != nil {
-		return nil, 0, err
+		return base{}, err
 	}
 	sl.mu.Lock()
 	defer sl.mu.Unlock()
 	sl.head, sl.roster = h, roster
-	return h, sl.lineage, nil
+	return base{h, roster, sl.lineage}, nil
 }
 
 // peek returns the room's newest head without a turn. It may be a little ahead of the database; what it names is being committed.

@@ -348,7 +348,7 @@ func (s *Service) enter(ctx context.Context, t *tenant.Tenant, r *Room, v *roomv
 		return err
 	}
 	s.heads.cache.Invalidate(headKey{t.ID, r.NID})
-	_, err = s.commit(ctx, t, r, func(*head, *slot) (addition, error) {
+	_, err = s.commit(ctx, t, r, func(*head) (addition, error) {
 		b, stmts := snapshot{state: State{}}.next(t.ID, r.NID, before)
 		return addition{event: joined.Event, before: b, stmts: stmts, fresh: true, missing: joined.Event.PrevEvents()}, nil
 	})

@@ -224,7 +224,7 @@ func (s *Service) take(ctx context.Context, t *tenant.Tenant, origin id.Server, 
 
 // appendForeign commits an event signed by somebody else, or one of ours that was built earlier; its bytes stay as they are.
 func (s *Service) appendForeign(ctx context.Context, t *tenant.Tenant, r *Room, e *event.Event, before State, missing []id.Event, rejected string, send bool) (*Event, error) {
-	return s.commit(ctx, t, r, func(h *head, _ *slot) (addition, error) {
+	return s.commit(ctx, t, r, func(h *head) (addition, error) {
 		current, err := s.loadSnapshot(ctx, t.ID, h.snapshot)
 		if err != nil {
 			return addition{}, err

@@ -288,4 +288,3 @@ func (s *Service) knockThrough(ctx context.Context, t *tenant.Tenant, user id.Us
 	}
 	return s.setOutside(ctx, t.ID, r, user, "knock", e.ID(), append(withoutMember(stripped, user), strip(e)))
 }
-

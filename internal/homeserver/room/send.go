@@ -6,6 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -98,7 +99,7 @@ func (s *Service) askPolicy(ctx context.Context, t *tenant.Tenant, r *Room, d Dr
 // append builds, authorises and commits a local event. decide, when given, looks at the state before and may refuse or change the draft; it
 // runs within the turn and must not wait for anything.
 func (s *Service) append(ctx context.Context, t *tenant.Tenant, r *Room, d Draft, decide func(state State, d *Draft) error) (*Event, error) {
-	return s.commit(ctx, t, r, func(h *head, _ *slot) (addition, error) {
+	return s.commit(ctx, t, r, func(h *head) (addition, error) {
 		e, before, err := s.draft(ctx, t, r, h, d, decide)
 		if err != nil {
 			return addition{}, err
@@ -147,6 +148,11 @@ func (s *Service) prevEvents(ctx context.Context, t tenant.ID, h *head) ([]id.Ev
 	found, err := s.Events(ctx, t, h.extremities)
 	if err != nil {
 		return nil, 0, err
+	}
+	for _, x := range h.extremities {
+		if found[x] == nil {
+			return nil, 0, fmt.Errorf("forward extremity %s: %w", x, errHeadMoved)
+		}
 	}
 	prev := slices.Clone(h.extremities)
 	slices.SortFunc(prev, func(a, b id.Event) int { // the newest ones when there are too many

@@ -33,6 +33,8 @@ type Options struct {
 	Log       *slog.Logger
 	// Remote reaches other servers; nil refuses everything that needs one.
 	Remote Remote
+	// RemoteDirectory asks another server's public room directory; nil answers that it cannot be had.
+	RemoteDirectory func(ctx context.Context, t *tenant.Tenant, server id.Server, q PublicQuery) (*PublicPage, error)
 	// Class returns the push-rule class and thread root of an event, stored once with it (engine rule 31). Nil stores none.
 	Class func(ctx context.Context, t tenant.ID, e *event.Event, joinedMembers int) int64
 	// Profile returns a local user's display name and avatar for member events; nil for none.
@@ -51,7 +53,7 @@ type Service struct {
 	heads  *heads
 	rooms  *otter.Cache[roomKey, *Room]
 	events *otter.Cache[eventKey, *Event]
-	states *otter.Cache[snapshotKey, State]
+	states *otter.Cache[snapshotKey, snapshot]
 	joins  *flights
 	stager *stager
 }
@@ -85,8 +87,8 @@ func New(o Options) *Service {
 	s.rooms = otter.Must(&otter.Options[roomKey, *Room]{MaximumSize: roomCacheSize})
 	s.events = otter.Must(&otter.Options[eventKey, *Event]{MaximumWeight: eventCacheBytes,
 		Weigher: func(_ eventKey, e *Event) uint32 { return uint32(len(e.JSON()) + 512) }})
-	s.states = otter.Must(&otter.Options[snapshotKey, State]{MaximumWeight: stateCacheEntries,
-		Weigher: func(_ snapshotKey, st State) uint32 { return uint32(len(st) + 1) }})
+	s.states = otter.Must(&otter.Options[snapshotKey, snapshot]{MaximumWeight: stateCacheEntries,
+		Weigher: func(_ snapshotKey, sn snapshot) uint32 { return uint32(len(sn.state) + 1) }})
 	s.stager = newStager(s)
 	return s
 }

@@ -5,6 +5,7 @@ package room
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"maps"
 
@@ -21,40 +22,51 @@ type State map[event.Key]id.Event
 // maxChain is how many deltas may follow a full snapshot (engine rule 13).
 const maxChain = 32
 
+// errHeadMoved: what an event was to be built on was never committed. The event is built anew.
+var errHeadMoved = errors.New("the room's head moved")
+
 // StateAt returns a stored snapshot; number 0 is the empty state.
-func (s *Service) StateAt(ctx context.Context, t tenant.ID, snapshot int64) (State, error) {
-	if snapshot == 0 {
-		return State{}, nil
+func (s *Service) StateAt(ctx context.Context, t tenant.ID, number int64) (State, error) {
+	sn, err := s.loadSnapshot(ctx, t, number)
+	return sn.state, err
+}
+
+// loadSnapshot returns a snapshot with its place in its chain.
+func (s *Service) loadSnapshot(ctx context.Context, t tenant.ID, number int64) (snapshot, error) {
+	if number == 0 {
+		return snapshot{state: State{}}, nil
 	}
-	key := snapshotKey{t, snapshot}
-	if st, ok := s.states.GetIfPresent(key); ok {
-		return st, nil
+	key := snapshotKey{t, number}
+	if sn, ok := s.states.GetIfPresent(key); ok {
+		return sn, nil
 	}
 	rows, err := s.DB.Query(ctx, `WITH RECURSIVE chain (snapshot, parent, length) AS (
 			SELECT snapshot, parent, length FROM snapshot WHERE tenant = $1 AND snapshot = $2
 			UNION ALL SELECT p.snapshot, p.parent, p.length FROM snapshot p JOIN chain c ON p.snapshot = c.parent WHERE p.tenant = $1)
 		SELECT c.length, e.type, e.state_key, e.event_id FROM chain c
-		JOIN snapshot_entry e ON e.tenant = $1 AND e.snapshot = c.snapshot ORDER BY c.length`, int64(t), snapshot)
-	st := State{}
+		JOIN snapshot_entry e ON e.tenant = $1 AND e.snapshot = c.snapshot ORDER BY c.length`, int64(t), number)
+	sn := snapshot{number: number, state: State{}}
 	_, err = database.All(rows, err, func(rows *sql.Rows) (struct{}, error) {
-		var length int64
 		var k event.Key
 		var eid id.Event
-		if err := rows.Scan(&length, &k.Type, &k.StateKey, &eid); err != nil {
+		if err := rows.Scan(&sn.length, &k.Type, &k.StateKey, &eid); err != nil {
 			return struct{}{}, err
 		}
 		if eid == "" {
-			delete(st, k)
+			delete(sn.state, k)
 		} else {
-			st[k] = eid
+			sn.state[k] = eid
 		}
 		return struct{}{}, nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("snapshot %d: %w", snapshot, err)
+		return snapshot{}, fmt.Errorf("snapshot %d: %w", number, err)
 	}
-	s.states.Set(key, st)
-	return st, nil
+	if len(sn.state) == 0 {
+		return snapshot{}, fmt.Errorf("snapshot %d: %w", number, errHeadMoved)
+	}
+	s.states.Set(key, sn)
+	return sn, nil
 }
 
 // StateBefore returns the state before an event of the room's graph.
@@ -81,23 +93,6 @@ type snapshot struct {
 	number int64
 	length int64 // deltas below it
 	state  State
-}
-
-// loadSnapshot returns a stored snapshot with its place in its chain.
-func (s *Service) loadSnapshot(ctx context.Context, t tenant.ID, number int64) (snapshot, error) {
-	if number == 0 {
-		return snapshot{state: State{}}, nil
-	}
-	st, err := s.StateAt(ctx, t, number)
-	if err != nil {
-		return snapshot{}, err
-	}
-	var length int64
-	err = s.DB.QueryRow(ctx, "SELECT length FROM snapshot WHERE tenant = $1 AND snapshot = $2", int64(t), number).Scan(&length)
-	if err != nil {
-		return snapshot{}, fmt.Errorf("snapshot %d: %w", number, err)
-	}
-	return snapshot{number, length, st}, nil
 }
 
 // with returns the snapshot after one key has changed and the statements that store it.

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package room
+
+import (
+	"context"
+	"errors"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/homeserver/policy"
+	"github.com/konsil-health/konsil/internal/matrix/event"
+	"github.com/konsil-health/konsil/internal/matrix/id"
+	"github.com/konsil-health/konsil/internal/matrix/mxerror"
+)
+
+// upgradeTypes are the state events that a replacement room takes over.
+var upgradeTypes = []string{"m.room.server_acl", "m.room.encryption", "m.room.name", "m.room.avatar", "m.room.topic", "m.room.guest_access",
+	"m.room.history_visibility", "m.room.join_rules", "m.room.power_levels"}
+
+func (s *Service) handleUpgrade(ctx context.Context, r *httpapi.Request) (any, error) {
+	room, err := r.Room()
+	if err != nil {
+		return nil, err
+	}
+	var body struct {
+		NewVersion string    `json:"new_version"`
+		Creators   []id.User `json:"additional_creators"`
+	}
+	if err := r.Decode(&body); err != nil {
+		return nil, err
+	}
+	if body.NewVersion == "" {
+		return nil, mxerror.MissingParam.With("new_version is missing.")
+	}
+	replacement, err := s.Upgrade(ctx, r.Tenant, r.Session.User, room, body.NewVersion, body.Creators)
+	return map[string]any{"replacement_room": replacement}, err
+}
+
+// Upgrade replaces a room by one of another version and leaves a tombstone (client-server API, "Room Upgrades"). The user needs the level to
+// send the tombstone. creators replace the old room's additional creators; they are not copied (matrix.md, section 3).
+func (s *Service) Upgrade(ctx context.Context, t *tenant.Tenant, user id.User, room id.Room, version string, creators []id.User) (id.Room, error) {
+	old, err := s.joinedRoom(ctx, t, room, user)
+	if err != nil {
+		return "", err
+	}
+	v, err := s.createVersion(version)
+	if err != nil {
+		return "", err
+	}
+	state, err := s.CurrentState(ctx, t.ID, old)
+	if err != nil {
+		return "", err
+	}
+	levels, err := s.PowerLevels(ctx, t.ID, state)
+	if err != nil {
+		return "", err
+	}
+	if levels.User(user) < levels.Event("m.room.tombstone", true) {
+		return "", mxerror.Forbidden.With("You may not upgrade this room.")
+	}
+	req := policy.CreateRoom{RoomVersion: v.ID, Preset: "private_chat", CreationContent: map[string]jsontext.Value{}}
+	if err := s.takeOver(ctx, t, state, &req, user, creators, v.PrivilegedCreators); err != nil {
+		return "", err
+	}
+	req.CreationContent["predecessor"] = object(map[string]any{"room_id": room})
+	replacement, err := s.Create(ctx, t, user, req)
+	if err != nil {
+		return "", err
+	}
+	tombstone := stateDraft("m.room.tombstone", "", object(map[string]any{"body": "This room has been replaced", "replacement_room": replacement}))
+	tombstone.Room, tombstone.Sender = room, user
+	if _, err := s.append(ctx, t, old, tombstone, nil); err != nil {
+		return "", err
+	}
+	return replacement, s.moveAliases(ctx, t, user, old, replacement)
+}
+
+// takeOver copies what a replacement room keeps.
+func (s *Service) takeOver(ctx context.Context, t *tenant.Tenant, state State, req *policy.CreateRoom, user id.User, creators []id.User, privileged bool) error {
+	create, err := s.create(ctx, t.ID, state)
+	if err != nil || create == nil {
+		return errors.Join(errors.New("the room has no create event"), err)
+	}
+	var old map[string]jsontext.Value
+	if err := json.Unmarshal(create.Content(), &old); err != nil {
+		return err
+	}
+	for k, raw := range old {
+		if k != "creator" && k != "room_version" && k != "predecessor" && k != "additional_creators" {
+			req.CreationContent[k] = raw
+		}
+	}
+	if privileged && len(creators) > 0 {
+		raw, err := json.Marshal(creators)
+		if err != nil {
+			return err
+		}
+		req.CreationContent["additional_creators"] = raw
+	}
+	for _, typ := range upgradeTypes {
+		e, err := s.StateEvent(ctx, t.ID, state, event.Key{Type: typ})
+		if err != nil {
+			return err
+		}
+		switch {
+		case e == nil:
+		case typ == "m.room.power_levels":
+			if req.PowerLevels, err = upgradedLevels(e.Content(), user, creators, privileged); err != nil {
+				return err
+			}
+		default:
+			req.InitialState = append(req.InitialState, policy.StateEvent{Type: typ, Content: e.Content()})
+		}
+	}
+	return nil
+}
+
+// upgradedLevels are the old room's levels; creators of a version 12 room must not stand among its users.
+func upgradedLevels(content jsontext.Value, user id.User, creators []id.User, privileged bool) (jsontext.Value, error) {
+	if !privileged {
+		return content, nil
+	}
+	var levels map[string]jsontext.Value
+	if err := json.Unmarshal(content, &levels); err != nil {
+		return nil, err
+	}
+	var users map[string]jsontext.Value
+	if raw, ok := levels["users"]; ok {
+		if err := json.Unmarshal(raw, &users); err != nil {
+			return nil, err
+		}
+	}
+	delete(users, string(user))
+	for _, c := range creators {
+		delete(users, string(c))
+	}
+	raw, err := json.Marshal(users)
+	if err != nil {
+		return nil, err
+	}
+	levels["users"] = raw
+	return json.Marshal(levels)
+}
+
+// moveAliases makes the tenant's own aliases of a room lead to its replacement.
+func (s *Service) moveAliases(ctx context.Context, t *tenant.Tenant, user id.User, old *Room, replacement id.Room) error {
+	aliases, err := s.Aliases(ctx, t.ID, old.ID)
+	if err != nil || len(aliases) == 0 {
+		return err
+	}
+	if _, err := s.DB.Exec(ctx, "UPDATE room_alias SET room_id = $3 WHERE tenant = $1 AND room_id = $2", int64(t.ID), string(old.ID), string(replacement)); err != nil {
+		return err
+	}
+	state, err := s.CurrentState(ctx, t.ID, old)
+	if err != nil {
+		return err
+	}
+	e, err := s.StateEvent(ctx, t.ID, state, event.Key{Type: "m.room.canonical_alias"})
+	if err != nil || e == nil {
+		return err
+	}
+	d := stateDraft("m.room.canonical_alias", "", e.Content())
+	d.Room, d.Sender = replacement, user
+	r, err := s.Lookup(ctx, t.ID, replacement)
+	if err != nil {
+		return err
+	}
+	if _, err := s.append(ctx, t, r, d, nil); err != nil {
+		return err
+	}
+	empty := stateDraft("m.room.canonical_alias", "", object(map[string]any{}))
+	empty.Room, empty.Sender = old.ID, user
+	_, err = s.append(ctx, t, old, empty, nil)
+	return err
+}
