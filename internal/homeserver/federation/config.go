@@ -25,8 +25,11 @@ type Config struct {
 	// ConnectTimeout bounds a TCP connection and its TLS handshake (default 10 s), LookupTimeout a delegation file or service record (5 s),
 	// RequestTimeout an ordinary request (30 s), JoinTimeout one whose answer is a room's state (5 min).
 	ConnectTimeout, LookupTimeout, RequestTimeout, JoinTimeout time.Duration
-	// RetryMin is the first pause after a failure (default 2 s), doubled up to RetryMax (1 h).
+	// RetryMin is the first pause after a failure (default 1 s), growing by RetryFactor (2) up to RetryMax (1 h).
 	RetryMin, RetryMax time.Duration
+	RetryFactor        float64
+	// KeyServers are asked for the keys of servers that do not answer themselves, as notaries.
+	KeyServers []id.Server
 	// Sweep is how often rows of the outbox are looked for that no nudge has brought (default 30 s).
 	Sweep time.Duration
 	// Senders bounds how many transactions are under way at once (default 64).
@@ -49,10 +52,13 @@ func (c Config) withDefaults() Config {
 	setDuration(&c.LookupTimeout, 5*time.Second)
 	setDuration(&c.RequestTimeout, 30*time.Second)
 	setDuration(&c.JoinTimeout, 5*time.Minute)
-	setDuration(&c.RetryMin, 2*time.Second)
+	setDuration(&c.RetryMin, time.Second)
 	setDuration(&c.RetryMax, time.Hour)
 	setDuration(&c.Sweep, 30*time.Second)
 	c.RetryMax = max(c.RetryMax, c.RetryMin)
+	if c.RetryFactor < 1 {
+		c.RetryFactor = 2
+	}
 	setSize := func(n *int64, value int64) {
 		if *n <= 0 {
 			*n = value
@@ -72,12 +78,12 @@ func (c Config) withDefaults() Config {
 
 // pause is the back-off after the given number of failures in a row.
 func (c *Config) pause(failures int64) time.Duration {
-	d := c.RetryMin
+	d := float64(c.RetryMin)
 	for range failures - 1 {
-		if d >= c.RetryMax {
+		if d >= float64(c.RetryMax) {
 			break
 		}
-		d *= 2
+		d *= c.RetryFactor
 	}
-	return min(d, c.RetryMax)
+	return min(time.Duration(d), c.RetryMax)
 }

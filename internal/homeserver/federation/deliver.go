@@ -293,14 +293,20 @@ func (s *Service) owed(ctx context.Context, t *tenant.Tenant, destination id.Ser
 	return s.Rooms.Outgoing(ctx, t, destination, after, upTo, limit, relayed)
 }
 
-// Relay adds to the plan of another server's event that this tenant accepted as resident server a note that it has to be passed on. Package
-// room calls it for every event before the plan is handed over (room.Options.Stored).
-func (s *Service) Relay(_ context.Context, t *tenant.Tenant, e *room.Event, plan *stream.Plan) {
-	if len(plan.Outbox) > 0 && e.Sender().Server() != t.Name {
-		plan.Positioned = append(plan.Positioned, stream.Statement{
-			SQL:  "INSERT INTO federation_relay (tenant, position) VALUES ($1, $2)",
-			Args: []any{int64(t.ID), stream.At(0)}})
+// Relay adds to the plan of another server's event that this tenant accepted as resident server a note that it has to be passed on. The
+// composition root hands it to package room, which calls it for every event before its plan goes to the committer (room.Options.Stored).
+func (s *Service) Relay(ctx context.Context, t tenant.ID, e *room.Event, _ room.State, plan *stream.Plan) error {
+	if len(plan.Outbox) == 0 {
+		return nil
 	}
+	me, err := s.Tenants.ByID(ctx, t)
+	if err != nil || e.Sender().Server() == me.Name {
+		return err
+	}
+	plan.Positioned = append(plan.Positioned, stream.Statement{
+		SQL:  "INSERT INTO federation_relay (tenant, position) VALUES ($1, $2)",
+		Args: []any{int64(t), stream.At(0)}})
+	return nil
 }
 
 // catchUpLimit is how many missed events of a room are sent one by one after an outage; of more only the newest is, and the other server

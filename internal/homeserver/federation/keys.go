@@ -11,12 +11,14 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/maypok86/otter/v2"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/keyring"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/matrix/canonicaljson"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/signing"
 )
@@ -71,16 +73,20 @@ type keys struct {
 	ring    *keyring.Ring
 	tenants *tenant.Store
 	local   bool // tenants' keys come from the keyring, not over HTTP
-	ask     func(ctx context.Context, server id.Server) ([]byte, error)
 	now     func() time.Time
+	// ask fetches a server's own answer, askNotary what a notary says about a server.
+	ask       func(ctx context.Context, server id.Server) ([]byte, error)
+	askNotary func(ctx context.Context, notary, server id.Server) ([]byte, error)
+	notaries  []id.Server
 
 	cache  *otter.Cache[keyName, verifyKey]
 	asked  *otter.Cache[id.Server, int64] // ms of the last attempt
 	flight singleflight.Group
 }
 
-func newKeys(o *Options, c *Config, ask func(context.Context, id.Server) ([]byte, error), now func() time.Time) *keys {
-	return &keys{db: o.DB, ring: o.Keyring, tenants: o.Tenants, local: !c.ForceHTTP, ask: ask, now: now,
+func newKeys(s *Service, now func() time.Time) *keys {
+	return &keys{db: s.DB, ring: s.Keyring, tenants: s.Tenants, local: !s.config.ForceHTTP, now: now,
+		ask: s.askKeys, askNotary: s.askNotary, notaries: s.config.KeyServers,
 		cache: otter.Must(&otter.Options[keyName, verifyKey]{MaximumSize: 50_000}),
 		asked: otter.Must(&otter.Options[id.Server, int64]{MaximumSize: 10_000}),
 	}
@@ -182,14 +188,15 @@ func (k *keys) refresh(ctx context.Context, server id.Server) error {
 		k.asked.Set(server, now)
 		ctx := context.WithoutCancel(ctx) // others may wait for the same answer; the request has a timeout of its own
 		body, err := k.ask(ctx, server)
-		if err != nil {
-			return nil, err
+		if err == nil {
+			return nil, k.accept(ctx, server, body)
 		}
-		a, err := parseServerKeys(server, body)
-		if err != nil {
-			return nil, err
+		for _, notary := range k.notaries {
+			if notary != server && k.fromNotary(ctx, notary, server) == nil {
+				return nil, nil
+			}
 		}
-		return nil, k.store(ctx, a, body)
+		return nil, err
 	})
 	select {
 	case r := <-result:
@@ -199,8 +206,57 @@ func (k *keys) refresh(ctx context.Context, server id.Server) error {
 	}
 }
 
-// forgetAttempt lets the next look-up ask again at once: the server has just shown that it is there.
-func (k *keys) forgetAttempt(server id.Server) { k.asked.Invalidate(server) }
+// accept checks a server's answer about its own keys and stores it.
+func (k *keys) accept(ctx context.Context, server id.Server, body []byte) error {
+	a, err := parseServerKeys(server, body)
+	if err != nil {
+		return err
+	}
+	return k.store(ctx, a, body)
+}
+
+// fromNotary takes a server's keys from a configured notary, which must have signed them beside the server itself.
+func (k *keys) fromNotary(ctx context.Context, notary, server id.Server) error {
+	body, err := k.askNotary(ctx, notary, server)
+	if err != nil {
+		return err
+	}
+	var doc notaryAnswer
+	if err := json.Unmarshal(body, &doc); err != nil {
+		return err
+	}
+	last := errNoKey
+	for _, raw := range doc.Keys {
+		if canonicaljson.GetString(raw, "server_name") != string(server) {
+			continue
+		}
+		if last = k.witnessedBy(ctx, notary, raw); last == nil {
+			if last = k.accept(ctx, server, raw); last == nil {
+				return nil
+			}
+		}
+	}
+	return last
+}
+
+// witnessedBy checks a notary's signature.
+func (k *keys) witnessedBy(ctx context.Context, notary id.Server, raw jsontext.Value) error {
+	last := errNoKey
+	for keyID := range canonicaljson.Members(canonicaljson.Get(raw, "signatures", string(notary))) {
+		name := keyName{notary, id.KeyID(keyID)}
+		if !validKeyID(name.key) {
+			continue
+		}
+		public, err := k.find(ctx, name, k.now().UnixMilli(), true)
+		if err == nil {
+			err = signing.VerifyJSON(raw, string(notary), name.key, public)
+		}
+		if last = err; last == nil {
+			return nil
+		}
+	}
+	return last
+}
 
 func (k *keys) store(ctx context.Context, a *serverKeys, body []byte) error {
 	now := k.now()

@@ -29,8 +29,16 @@ const maxKeyAnswer = 1 << 20
 
 // askKeys asks a server for its keys. A server in back-off is asked too: whoever needs the key has just heard from it.
 func (s *Service) askKeys(ctx context.Context, server id.Server) ([]byte, error) {
-	reply, err := s.http.round(ctx, nil, server, &call{method: http.MethodGet, path: "/_matrix/key/v2/server", unsigned: true,
-		timeout: s.config.RequestTimeout, limit: maxKeyAnswer})
+	return s.unsigned(ctx, server, "/_matrix/key/v2/server")
+}
+
+// askNotary asks a notary for another server's keys.
+func (s *Service) askNotary(ctx context.Context, notary, server id.Server) ([]byte, error) {
+	return s.unsigned(ctx, notary, pathOf("/_matrix/key/v2/query", string(server)))
+}
+
+func (s *Service) unsigned(ctx context.Context, server id.Server, path string) ([]byte, error) {
+	reply, err := s.http.round(ctx, nil, server, &call{method: http.MethodGet, path: path, unsigned: true, timeout: s.config.RequestTimeout, limit: maxKeyAnswer})
 	if err != nil {
 		return nil, err
 	}

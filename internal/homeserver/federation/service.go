@@ -105,7 +105,7 @@ func New(o Options) *Service {
 	s.http = newHTTP(&s.config, s.resolver, s.authorize)
 	s.neighbours = &inProcess{s.Tenants, s.Router}
 	s.reach = newReach(s.DB, &s.config, clock)
-	s.keys = newKeys(&s.Options, &s.config, s.askKeys, clock)
+	s.keys = newKeys(s, clock)
 	s.outbox = newOutbox(s)
 	s.incoming = newIncoming()
 	return s
