@@ -11,6 +11,8 @@ import (
 	"math/big"
 
 	proton "github.com/ProtonMail/go-crypto/brainpool"
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
 const (
@@ -73,4 +75,16 @@ func VerifyRaw(key *ecdsa.PublicKey, digest, signature []byte) bool {
 	}
 	r, s := new(big.Int).SetBytes(signature[:Size]), new(big.Int).SetBytes(signature[Size:])
 	return ecdsa.Verify(key, digest, r, s)
+}
+
+// DERToRaw turns a signature as certificates have it into r‖s; it serves every 256-bit curve.
+func DERToRaw(der []byte) ([]byte, error) {
+	var inner cryptobyte.String
+	r, s := new(big.Int), new(big.Int)
+	input := cryptobyte.String(der)
+	if !input.ReadASN1(&inner, asn1.SEQUENCE) || !input.Empty() || !inner.ReadASN1Integer(r) || !inner.ReadASN1Integer(s) || !inner.Empty() ||
+		r.Sign() <= 0 || s.Sign() <= 0 || r.BitLen() > 8*Size || s.BitLen() > 8*Size {
+		return nil, errors.New("brainpool: not a signature of a 256-bit curve")
+	}
+	return append(r.FillBytes(make([]byte, Size)), s.FillBytes(make([]byte, Size))...), nil
 }
