@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"net/netip"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/konsil-health/konsil/internal/foundation/config"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
@@ -18,18 +20,22 @@ import (
 	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/account"
+	"github.com/konsil-health/konsil/internal/homeserver/federation"
 	"github.com/konsil-health/konsil/internal/homeserver/policy"
+	"github.com/konsil-health/konsil/internal/homeserver/room"
+	"github.com/konsil-health/konsil/internal/matrix/id"
 )
 
 // node is everything behind the listeners.
 type node struct {
-	db        *database.DB
-	metrics   *observe.Metrics
-	router    *httpapi.Router
-	tenants   *tenant.Store
-	committer *stream.Committer
-	starts    []func()
-	closes    []func() error // run in reverse
+	db         *database.DB
+	metrics    *observe.Metrics
+	router     *httpapi.Router
+	tenants    *tenant.Store
+	committer  *stream.Committer
+	federation *federation.Service
+	starts     []func()
+	closes     []func() error // run in reverse
 }
 
 func (n *node) start() {
@@ -73,7 +79,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	if err := createTenants(ctx, n.tenants, c.Tenants); err != nil {
 		return nil, err
 	}
-	_, err = keyring.New(n.db, master)
+	ring, err := keyring.New(n.db, master)
 	if err != nil {
 		return nil, err
 	}
@@ -106,15 +112,71 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		Metrics:        n.metrics.Registerer(),
 	})
 
-	// The homeserver's slices.
+	// The homeserver's slices. Where data flows back (a name into its rooms, a room to other servers), the earlier one gets a function of the
+	// later one, which is there before the first request.
+	var rooms *room.Service
 	accounts := account.New(account.Options{
 		DB: n.db, Committer: n.committer, Feed: feed, Policy: rules, Log: log,
 		Config: accountConfig(c),
+		ProfileChanged: func(ctx context.Context, t *tenant.Tenant, user id.User) error {
+			return rooms.ProfileChanged(ctx, t, user)
+		},
+		LeaveAll: func(ctx context.Context, t *tenant.Tenant, user id.User) error { return rooms.LeaveAll(ctx, t, user) },
+		RemoteProfile: func(ctx context.Context, t *tenant.Tenant, user id.User, field string) (map[string]jsontext.Value, error) {
+			return n.federation.RemoteProfile(ctx, t, user, field)
+		},
+		Acquainted: func(ctx context.Context, t *tenant.Tenant, user id.User) (map[id.User]struct{}, error) {
+			return rooms.SharedUsers(ctx, t.ID, user)
+		},
 	})
+	federationOptions, err := federationConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	n.federation = federation.New(federation.Options{
+		DB: n.db, Tenants: n.tenants, Keyring: ring, Feed: feed, Policy: rules, Log: log,
+		Config: federationOptions, Router: n.router,
+		Profile: func(ctx context.Context, t *tenant.Tenant, user id.User) (map[string]jsontext.Value, error) {
+			p, err := accounts.Profile(ctx, t.ID, user)
+			return p.Fields, err
+		},
+		OpenID: func(ctx context.Context, t *tenant.Tenant, token string) (id.User, error) {
+			return accounts.OpenIDUser(ctx, t.ID, token)
+		},
+	})
+	rooms = room.New(room.Options{
+		DB: n.db, Committer: n.committer, Feed: feed, Keyring: ring, Tenants: n.tenants, Policy: rules, Log: log,
+		Remote: n.federation, RemoteDirectory: n.federation.RemoteDirectory,
+		Profile: func(ctx context.Context, t tenant.ID, user id.User) (displayName, avatarURL string, err error) {
+			p, err := accounts.Profile(ctx, t, user)
+			return text(p.DisplayName), text(p.AvatarURL), err
+		},
+		Exists: accounts.Exists,
+	})
+	n.federation.SetRooms(rooms)
+	n.ends(func() error { rooms.Close(); return nil })
+	n.ends(func() error { n.federation.Close(); return nil })
+	feed.SetMembers(rooms.WaitingMembers)
 
-	n.router.Authenticate(accounts, nil)
+	n.router.Authenticate(accounts, n.federation)
 	n.router.Add(accounts.Routes()...)
+	n.router.Add(rooms.Routes()...)
+	n.router.Add(n.federation.Routes()...)
+
+	n.starts = append(n.starts, n.federation.Start, func() {
+		if err := rooms.Resume(context.WithoutCancel(ctx)); err != nil {
+			log.Error("staged events were not taken up", "error", err)
+		}
+	})
 	return n, nil
+}
+
+// text is the value of an optional field.
+func text(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
 }
 
 // createTenants makes the configured tenants that are not there yet.
@@ -135,13 +197,4 @@ func createTenants(ctx context.Context, store *tenant.Store, wanted []config.Ten
 		}
 	}
 	return nil
-}
-
-func accountConfig(c *config.Config) account.Config {
-	a := account.Config{Registration: account.RegistrationClosed, SharedSecret: c.Registration.Secret, Guests: c.Guests}
-	if c.Registration.Mode == config.RegistrationOpen {
-		a.Registration = account.RegistrationOpen
-	}
-	a.BaseURL = func(*tenant.Tenant) string { return c.PublicURL }
-	return a
 }

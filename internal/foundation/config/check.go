@@ -205,11 +205,6 @@ func (l *loader) federation(c *Config) {
 	if retry.Max < retry.First {
 		l.fail("federation.retry.max", "must be at least federation.retry.first")
 	}
-	for i, s := range c.Federation.KeyServer {
-		if _, err := id.ParseServer(s); err != nil {
-			l.fail(fmt.Sprintf("federation.key_servers[%d]", i), "%q is no server name", s)
-		}
-	}
 }
 
 func (l *loader) files(c *Config) {

@@ -64,7 +64,6 @@ var keys = []key{
 	{"federation.retry.first", "1s", "Wait after the first failure to reach a server."},
 	{"federation.retry.factor", "2", "By what the wait grows with each further failure."},
 	{"federation.retry.max", "1h", "The longest wait. Any valid request from that server ends it."},
-	{"federation.key_servers", "[]", "Servers asked for keys of servers that do not answer themselves."},
 
 	{"media.folder", "", "Folder for media. Empty: `media` in the data folder."},
 	{"media.max_upload", "100MiB", "Largest file a user may upload."},

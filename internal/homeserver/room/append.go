@@ -281,7 +281,7 @@ func (s *Service) stateRows(ctx context.Context, t *tenant.Tenant, r *Room, befo
 	}
 	p := b.plan
 	for _, k := range keys {
-		if k != e.Key() || !e.IsState() {
+		if len(before) > 0 && (k != e.Key() || !e.IsState()) { // a first state, at a join, takes nothing from anybody
 			s.Log.Warn("resolution changed the state without an event for it", "room", r.NID, "type", k.Type, "event", e.ID())
 		}
 		p.Positioned = append(p.Positioned, stream.Statement{SQL: "INSERT INTO state_delta (tenant, room, position, type, state_key, old_id, new_id) VALUES ($1, $2, $3, $4, $5, $6, $7)",

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"github.com/konsil-health/konsil/internal/foundation/config"
+	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/homeserver/account"
+	"github.com/konsil-health/konsil/internal/homeserver/federation"
+	"github.com/konsil-health/konsil/internal/matrix/id"
+)
+
+// The functions below hand each package the part of the configuration that it needs, in its own words.
+
+func accountConfig(c *config.Config) account.Config {
+	a := account.Config{Registration: account.RegistrationClosed, SharedSecret: c.Registration.Secret, Guests: c.Guests}
+	if c.Registration.Mode == config.RegistrationOpen {
+		a.Registration = account.RegistrationOpen
+	}
+	a.BaseURL = func(*tenant.Tenant) string { return c.PublicURL }
+	return a
+}
+
+func federationConfig(c *config.Config) (federation.Config, error) {
+	pool, err := roots(c.CA)
+	if err != nil {
+		return federation.Config{}, err
+	}
+	f := federation.Config{
+		Resolve: map[id.Server]federation.Override{}, Roots: pool,
+		AllowPrivate: c.PrivateAddresses, ForceHTTP: !c.Federation.InProcess,
+		RequestTimeout: c.Federation.Timeout, RetryMin: c.Federation.Retry.First, RetryFactor: c.Federation.Retry.Factor, RetryMax: c.Federation.Retry.Max,
+	}
+	for name, r := range c.Federation.Resolve {
+		own, err := onlyRoots(r.CA)
+		if err != nil {
+			return federation.Config{}, err
+		}
+		f.Resolve[id.Server(name)] = federation.Override{Address: r.Address, Roots: own}
+	}
+	return f, nil
+}
