@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package permission
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/homeserver/policy"
+	"github.com/konsil-health/konsil/internal/matrix/id"
+	"github.com/konsil-health/konsil/internal/matrix/mxerror"
+)
+
+// Members is the federation list as this package needs it. Package fedlist implements it.
+type Members interface {
+	// Member says whether a server is on the list and whether it serves insured people (isInsurance). On a miss the list is refreshed once
+	// (A_25537). An error means that the list is too old or cannot be had: nobody is a member then (fail closed).
+	Member(ctx context.Context, server id.Server) (listed, insurance bool, err error)
+}
+
+// AccountData reads a user's global account data of a type; package account implements it.
+type AccountData func(ctx context.Context, t tenant.ID, user id.User, typ string) (content jsontext.Value, found bool, err error)
+
+// Options are what the rules stand on.
+type Options struct {
+	Members     Members
+	AccountData AccountData
+	Log         *slog.Logger
+	// BlockByDefault is the operator's default for users without a configuration of their own: block all instead of allow all.
+	BlockByDefault bool
+}
+
+// Rules implement policy.Policy for TI mode.
+type Rules struct{ o Options }
+
+var _ policy.Policy = (*Rules)(nil)
+
+// New returns the rules of a cell.
+func New(o Options) *Rules { return &Rules{o} }
+
+// notListed is the refusal of stage 1 (A_25534).
+func notListed(server id.Server) error {
+	return mxerror.Forbidden.With("%s kann nicht in der Föderation gefunden werden. / %s is not a member of the federation.", server, server)
+}
+
+// Federate is stage 1: both domains are on the federation list (AF_10064-02, A_25534). A tenant that has been struck from the list talks with
+// nobody, neighbours included (engine rule 24).
+func (r *Rules) Federate(ctx context.Context, t *tenant.Tenant, peer id.Server) error {
+	if peer == t.Name {
+		return nil
+	}
+	for _, server := range []id.Server{peer, t.Name} {
+		if _, err := r.listed(ctx, server); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listed refuses a server that is not on the list and says whether it serves insured people.
+func (r *Rules) listed(ctx context.Context, server id.Server) (insurance bool, err error) {
+	listed, insurance, err := r.o.Members.Member(ctx, server)
+	if err != nil {
+		r.o.Log.Error("federation list", "error", err)
+		return false, mxerror.Forbidden.With("Die Föderationsliste ist nicht aktuell; Nachrichten zu anderen Institutionen sind gesperrt. / The federation list is out of date; communication with other institutions is blocked.")
+	}
+	if !listed {
+		return false, notListed(server)
+	}
+	return insurance, nil
+}
+
+// Invite is stage 1 for inviter and invitee, the rule that insured people never contact each other (AF_10233), and, for a local invitee, its own
+// permission configuration (A_26021-01).
+func (r *Rules) Invite(ctx context.Context, t *tenant.Tenant, i policy.Invite) error {
+	inviter, invitee := i.Inviter.Server(), i.Invitee.Server()
+	inviterInsured, inviteeInsured := t.Insurance, t.Insurance
+	if inviter != invitee {
+		var err error
+		if inviterInsured, err = r.listed(ctx, inviter); err != nil {
+			return err
+		}
+		if inviteeInsured, err = r.listed(ctx, invitee); err != nil {
+			return err
+		}
+	}
+	if inviterInsured && inviteeInsured {
+		return mxerror.Forbidden.With("Versicherte können einander nicht einladen. / Insured people cannot invite each other.")
+	}
+	if invitee != t.Name {
+		return nil
+	}
+	return r.configured(ctx, t, i, inviterInsured)
+}
+
+// configured asks the invitee's permission configuration.
+func (r *Rules) configured(ctx context.Context, t *tenant.Tenant, i policy.Invite, inviterInsured bool) error {
+	raw, found, err := r.o.AccountData(ctx, t.ID, i.Invitee, ConfigType(t))
+	if err != nil {
+		return err
+	}
+	config := r.Default()
+	if found {
+		if own, err := ParseConfig(raw, t.Insurance); err == nil {
+			config = own
+		} else {
+			r.o.Log.Warn("a permission configuration is malformed; the default holds", "tenant", int64(t.ID), "error", err)
+		}
+	}
+	if !config.Allows(i.Inviter, inviterInsured) {
+		return mxerror.Forbidden.With("Die eingeladene Person möchte keine Einladung von Ihnen. / The invite was blocked by the invitee's permission configuration.")
+	}
+	return nil
+}
+
+// Default is the operator's default configuration.
+func (r *Rules) Default() Config {
+	if r.o.BlockByDefault {
+		return Config{DefaultSetting: BlockAll}
+	}
+	return Config{DefaultSetting: AllowAll}
+}
+
+// DefaultRoomVersion is 10 (A_26248).
+func (r *Rules) DefaultRoomVersion() string { return "10" }
+
+// versions that may be created or upgraded to (A_26202, A_26203); 11 and later may be joined.
+var versions = []string{"9", "10"}
+
+// roomTypeV2 may not be created yet (A_28596).
+const roomTypeV2 = `"de.gematik.tim.roomtype.default.v2"`
+
+// CreateRoom holds new rooms to the rules and rewrites what the requirements set silently.
+func (r *Rules) CreateRoom(_ context.Context, t *tenant.Tenant, _ id.User, req *policy.CreateRoom) error {
+	if len(req.Invite) > 1 { // A_25368-01
+		return mxerror.Forbidden.With("Beim Anlegen eines Raums kann höchstens eine Person eingeladen werden. / At most one person can be invited when a room is created.")
+	}
+	if req.RoomVersion != "" && !slices.Contains(versions, req.RoomVersion) {
+		return mxerror.UnsupportedRoomVersion.With("New rooms have version 9 or 10.")
+	}
+	if string(req.CreationContent["type"]) == roomTypeV2 {
+		return mxerror.New(400, "M_FORBIDDEN", "Rooms of this type cannot be created yet.")
+	}
+	public := req.Visibility == "public" || req.Preset == "public_chat"
+	for _, e := range req.InitialState {
+		if e.Type == "m.room.join_rules" && field(e.Content, "join_rule") == "public" {
+			public = true
+		}
+	}
+	if public {
+		if t.Insurance { // A_26015-02
+			return mxerror.Forbidden.With("Für Versicherte gibt es keine öffentlichen Räume. / There are no public rooms for insured people.")
+		}
+		if req.CreationContent == nil { // A_26515-01
+			req.CreationContent = map[string]jsontext.Value{}
+		}
+		req.CreationContent["m.federate"] = jsontext.Value("false")
+	}
+	return initialState(t, req, string(req.CreationContent["m.federate"]) != "false")
+}
+
+// initialState checks the first state events and sets history_visibility to invited where the client did not say (A_25481).
+func initialState(t *tenant.Tenant, req *policy.CreateRoom, federated bool) error {
+	given := false
+	for _, e := range req.InitialState {
+		given = given || e.Type == "m.room.history_visibility"
+		public := e.Type == "m.room.join_rules" && !federated
+		if err := roomState(t, e.Type, e.Content, federated && !public); err != nil {
+			return err
+		}
+	}
+	if !given && req.Preset != "public_chat" && req.Visibility != "public" {
+		req.InitialState = append(req.InitialState, policy.StateEvent{Type: "m.room.history_visibility", Content: jsontext.Value(`{"history_visibility":"invited"}`)})
+	}
+	return nil
+}
+
+// roomState checks what a room's access may become.
+func roomState(t *tenant.Tenant, typ string, content jsontext.Value, federated bool) error {
+	switch typ {
+	case "m.room.join_rules":
+		rule := field(content, "join_rule")
+		if t.Insurance && rule != "invite" && rule != "private" { // A_26015-02
+			return mxerror.Forbidden.With("Räume von Versicherten stehen nur Eingeladenen offen. / Rooms of insured people are open to invited people only.")
+		}
+		if rule == "public" && federated { // A_28271
+			return mxerror.New(400, "M_INVALID_ROOM_STATE", "A room that other servers can join cannot become public.")
+		}
+	case "m.room.history_visibility":
+		if field(content, "history_visibility") != "world_readable" {
+			return nil
+		}
+		if t.Insurance {
+			return mxerror.Forbidden.With("Rooms of insured people cannot be world readable.")
+		}
+		if federated { // A_25481
+			return mxerror.New(400, "M_INVALID_ROOM_STATE", "A room that other servers can join cannot be world readable.")
+		}
+	}
+	return nil
+}
+
+// maxRedactionAge is how old an event may be that is redacted (A_28358): 24 h in ms.
+const maxRedactionAge = 24 * 60 * 60 * 1000
+
+// Event checks what a local user wants to send.
+func (r *Rules) Event(_ context.Context, t *tenant.Tenant, e policy.Event) error {
+	if relType(e.Content) == "m.thread" { // A_25395-02
+		return mxerror.New(400, "M_FORBIDDEN", "Threads are not part of the TI-Messenger.")
+	}
+	if e.Type == "m.reaction" && !oneEmoji(reactionKey(e.Content)) { // A_26228-01
+		return mxerror.BadJSON.With("A reaction is exactly one emoji.")
+	}
+	if e.Redacts != "" && e.RedactsAge > maxRedactionAge {
+		return mxerror.Forbidden.With("Nachrichten können nur innerhalb von 24 Stunden gelöscht werden. / Messages can be deleted within 24 hours only.")
+	}
+	if e.StateKey == nil {
+		return nil
+	}
+	return roomState(t, e.Type, e.Content, e.Federated)
+}
+
+// Route closes what the network does not have.
+func (r *Rules) Route(_ context.Context, t *tenant.Tenant, _, pattern string, _ *httpapi.Session) error {
+	switch {
+	case strings.HasSuffix(pattern, "/preview_url"): // A_26344
+		return mxerror.Unrecognized
+	case strings.Contains(pattern, "/thirdparty/"): // no third networks
+		return mxerror.Unrecognized
+	case strings.HasSuffix(pattern, "/publicRooms") && t.Insurance: // A_28587
+		return mxerror.Forbidden.With("There are no public rooms for insured people.")
+	}
+	return nil
+}
+
+// Localpart gives new users localparts without personal data (A_22719): random ones, and for insured people the hash of their KVNR, which others
+// can compute who know it.
+func (r *Rules) Localpart(_ context.Context, t *tenant.Tenant, wished string) (string, error) {
+	if !t.Insurance {
+		return randomLocalpart(), nil
+	}
+	if !kvnr.MatchString(wished) {
+		return "", mxerror.InvalidUsername.With("Insured people are registered by their KVNR: a letter and nine digits.")
+	}
+	return InsuredLocalpart(wished), nil
+}
