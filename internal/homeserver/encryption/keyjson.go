@@ -3,7 +3,6 @@
 package encryption
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"strings"
 
@@ -62,9 +61,6 @@ type crossKey struct {
 	canonical []byte
 }
 
-// keyID is how the key is named in signatures that it makes.
-func (k *crossKey) keyID() id.KeyID { return id.KeyID("ed25519:" + k.public) }
-
 // readCrossKey checks that raw is a cross-signing key of the user with the usage.
 func readCrossKey(raw jsontext.Value, user id.User, usage string) (*crossKey, error) {
 	var k crossKey
@@ -101,9 +97,6 @@ func contains(list []string, s string) bool {
 	}
 	return false
 }
-
-// sameUnsigned says whether two canonical objects are equal but for signatures and unsigned.
-func sameUnsigned(a, b []byte) bool { return bytes.Equal(signing.Payload(a), signing.Payload(b)) }
 
 // signedBy checks a signature made with a public key in base64.
 func signedBy(object []byte, user id.User, key id.KeyID, public string) bool {

@@ -53,7 +53,7 @@ func TestRemoteUsersAreTrackedWhileARoomIsShared(t *testing.T) {
 		}
 		keys, _, _, _ := crossKeys(bob, "b")
 		bob.Do("POST", v3+"/keys/device_signing/upload", keys).OK(nil)
-		n, sent = g.pump(g.B, g.A, sent)
+		n, _ = g.pump(g.B, g.A, sent)
 		if q := devicesOf(alice, bob.ID); n != 1 || q.Get("master_keys", string(bob.ID)) == "" || q.Get("user_signing_keys", string(bob.ID)) != "" || g.wire.count() != 3 {
 			t.Errorf("%d units, %d fetches, %s", n, g.wire.count(), q.Body)
 		}

@@ -19,6 +19,8 @@ CREATE TABLE media (
 );
 CREATE INDEX media_user ON media (tenant, user_id, created);
 CREATE INDEX media_hash ON media (tenant, hash);
+-- What a tenant uses, by own and remote.
+CREATE INDEX media_size ON media (tenant, origin, size);
 CREATE TABLE media_thumbnail (
     tenant BIGINT NOT NULL,
     origin TEXT NOT NULL,

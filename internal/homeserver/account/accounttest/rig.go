@@ -153,6 +153,8 @@ func (u *User) Send(method, path, contentType string, body any) *Answer {
 	case nil:
 	case string:
 		reader = strings.NewReader(b)
+	case io.Reader:
+		reader = b // without a length
 	case []byte:
 		reader = strings.NewReader(string(b))
 	default:
