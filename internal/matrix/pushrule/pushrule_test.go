@@ -19,7 +19,7 @@ const me = "@me:a.example"
 func pdu(t testing.TB, typ, content, stateKey string) *event.Event {
 	t.Helper()
 	v, _ := roomversion.Get("10")
-	raw := fmt.Sprintf(`{"type":%q,"content":%s,"room_id":"!r:a.example","sender":"@you:a.example","origin_server_ts":7,"depth":1,"prev_events":[],"auth_events":[]%s}`,
+	raw := fmt.Sprintf(`{"type":%q,"content":%s,"room_id":"!r:a.example","sender":"@you:a.example","origin_server_ts":7,"depth":1,"prev_events":[],"auth_events":[],"hashes":{"sha256":"x"},"signatures":{}%s}`,
 		typ, content, stateKey)
 	e, err := event.FromStored(v, "$e", []byte(raw))
 	if err != nil {
