@@ -7,6 +7,7 @@ import (
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/account"
 	"github.com/konsil-health/konsil/internal/homeserver/federation"
+	"github.com/konsil-health/konsil/internal/homeserver/media"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 )
 
@@ -28,7 +29,7 @@ func federationConfig(c *config.Config) (federation.Config, error) {
 	}
 	f := federation.Config{
 		Resolve: map[id.Server]federation.Override{}, Roots: pool,
-		AllowPrivate: c.PrivateAddresses, ForceHTTP: !c.Federation.InProcess,
+		AllowPrivate: c.PrivateAddresses, ForceHTTP: !c.Federation.InProcess, MaxMedia: int64(c.Media.MaxUpload) * 2,
 		RequestTimeout: c.Federation.Timeout, RetryMin: c.Federation.Retry.First, RetryFactor: c.Federation.Retry.Factor, RetryMax: c.Federation.Retry.Max,
 	}
 	for name, r := range c.Federation.Resolve {
@@ -39,4 +40,11 @@ func federationConfig(c *config.Config) (federation.Config, error) {
 		f.Resolve[id.Server(name)] = federation.Override{Address: r.Address, Roots: own}
 	}
 	return f, nil
+}
+
+func mediaConfig(c *config.Config) media.Config {
+	return media.Config{
+		Folder: c.Media.Folder, MaxUpload: int64(c.Media.MaxUpload), TenantQuota: int64(c.Media.TenantQuota),
+		RemoteCache: int64(c.Media.RemoteCache), MaxPixels: int64(c.Media.MaxPixels), Legacy: c.Media.LegacyEnabled,
+	}
 }

@@ -20,7 +20,9 @@ import (
 	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/account"
+	"github.com/konsil-health/konsil/internal/homeserver/encryption"
 	"github.com/konsil-health/konsil/internal/homeserver/federation"
+	"github.com/konsil-health/konsil/internal/homeserver/media"
 	"github.com/konsil-health/konsil/internal/homeserver/policy"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
 	"github.com/konsil-health/konsil/internal/matrix/id"
@@ -88,6 +90,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		return nil, fmt.Errorf("committer: %w", err)
 	}
 	n.ends(func() error { n.committer.Close(); return nil })
+	n.count()
 
 	// What may be decided from outside, and the edge that asks it about every request.
 	var rules policy.Policy = policy.Open{RoomVersion: c.Rooms.DefaultVersion}
@@ -115,6 +118,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	// The homeserver's slices. Where data flows back (a name into its rooms, a room to other servers), the earlier one gets a function of the
 	// later one, which is there before the first request.
 	var rooms *room.Service
+	var keys *encryption.Service
 	accounts := account.New(account.Options{
 		DB: n.db, Committer: n.committer, Feed: feed, Policy: rules, Log: log,
 		Config: accountConfig(c),
@@ -124,6 +128,15 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		LeaveAll: func(ctx context.Context, t *tenant.Tenant, user id.User) error { return rooms.LeaveAll(ctx, t, user) },
 		RemoteProfile: func(ctx context.Context, t *tenant.Tenant, user id.User, field string) (map[string]jsontext.Value, error) {
 			return n.federation.RemoteProfile(ctx, t, user, field)
+		},
+		DevicesRemoved: func(ctx context.Context, t *tenant.Tenant, user id.User, devices []id.Device, plan *stream.Plan) error {
+			return keys.DevicesRemoved(ctx, t, user, devices, plan)
+		},
+		DeviceRenamed: func(ctx context.Context, t *tenant.Tenant, user id.User, device id.Device, plan *stream.Plan) error {
+			return keys.DeviceRenamed(ctx, t, user, device, plan)
+		},
+		DeviceForbidden: func(ctx context.Context, t *tenant.Tenant, user id.User, device id.Device) (bool, error) {
+			return keys.DeviceForbidden(ctx, t, user, device)
 		},
 		Acquainted: func(ctx context.Context, t *tenant.Tenant, user id.User) (map[id.User]struct{}, error) {
 			return rooms.SharedUsers(ctx, t.ID, user)
@@ -152,15 +165,39 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 			return text(p.DisplayName), text(p.AvatarURL), err
 		},
 		Exists: accounts.Exists,
+		Stored: func(ctx context.Context, t tenant.ID, e *room.Event, _ room.State, plan *stream.Plan) error {
+			return memberLeft(ctx, n.tenants, keys, t, e, plan)
+		},
 	})
 	n.federation.SetRooms(rooms)
 	n.ends(func() error { rooms.Close(); return nil })
 	n.ends(func() error { n.federation.Close(); return nil })
 	feed.SetMembers(rooms.WaitingMembers)
+	keys = encryption.New(encryption.Options{
+		DB: n.db, Committer: n.committer, Feed: feed, Policy: rules, Log: log,
+		Accounts: accounts, Rooms: encryption.OfRooms(rooms), Remote: n.federation,
+		KeysVisible: func(ctx context.Context, t *tenant.Tenant, user id.User, server id.Server) (bool, error) {
+			return rooms.SharesRoomWithServer(ctx, t.ID, user, server)
+		},
+	})
+	n.ends(func() error { keys.Close(); return nil })
+	files := media.New(media.Options{DB: n.db, Policy: rules, Log: log, Config: mediaConfig(c), Remote: n.federation})
+	n.ends(func() error { files.Close(); return nil })
+
+	// What other servers ask and tell the slices.
+	n.federation.Devices = keys
+	n.federation.Sources = []federation.Source{deviceUnits{keys}}
+	n.federation.EDUs = map[string]func(context.Context, *tenant.Tenant, id.Server, jsontext.Value) error{
+		encryption.EDUToDevice:         keys.ReceiveToDevice,
+		encryption.EDUDeviceListUpdate: keys.ReceiveDeviceListUpdate,
+		encryption.EDUSigningKeyUpdate: keys.ReceiveSigningKeyUpdate,
+	}
 
 	n.router.Authenticate(accounts, n.federation)
 	n.router.Add(accounts.Routes()...)
 	n.router.Add(rooms.Routes()...)
+	n.router.Add(keys.Routes()...)
+	n.router.Add(files.Routes()...)
 	n.router.Add(n.federation.Routes()...)
 
 	n.starts = append(n.starts, n.federation.Start, func() {
@@ -169,14 +206,6 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		}
 	})
 	return n, nil
-}
-
-// text is the value of an optional field.
-func text(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
 }
 
 // createTenants makes the configured tenants that are not there yet.
