@@ -28,6 +28,8 @@ type DB struct {
 	read    *sql.DB
 	stmts   sync.Map // SQL text → *sql.Stmt, readers only
 	cached  atomic.Int64
+
+	counters counters
 }
 
 // dialect is what differs between the two databases: how a write transaction is held and how the committer's batches reach the server.
@@ -77,6 +79,7 @@ func (db *DB) Postgres() bool { return db.dialect.postgres() }
 
 // Query reads on the reader pool. The caller closes the rows. No read may last over 5 s (engine rule 8): page instead.
 func (db *DB) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	db.counters.queries.Add(1)
 	stmt, err := db.prepared(ctx, query)
 	if err != nil {
 		return nil, err
@@ -89,6 +92,7 @@ func (db *DB) Query(ctx context.Context, query string, args ...any) (*sql.Rows, 
 
 // QueryRow reads one row on the reader pool; Scan answers sql.ErrNoRows when there is none.
 func (db *DB) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
+	db.counters.queries.Add(1)
 	stmt, err := db.prepared(ctx, query)
 	if err != nil || stmt == nil {
 		return db.read.QueryRowContext(ctx, query, args...)
@@ -124,8 +128,12 @@ func (db *DB) prepared(ctx context.Context, query string) (*sql.Stmt, error) {
 // would wait for itself on SQLite.
 func (db *DB) Write(ctx context.Context, f func(tx *Tx) error) error {
 	var err error
+	counted := func(tx *Tx) error {
+		tx.counters = &db.counters
+		return f(tx)
+	}
 	for range 4 {
-		if err = db.dialect.write(ctx, f); err == nil || !db.dialect.retryable(err) {
+		if err = db.dialect.write(ctx, counted); err == nil || !db.dialect.retryable(err) {
 			return err
 		}
 	}
@@ -144,7 +152,10 @@ func (db *DB) Exec(ctx context.Context, query string, args ...any) (int64, error
 }
 
 // Pipeline returns a connection for the committer of package stream.
-func (db *DB) Pipeline(ctx context.Context) (Pipeline, error) { return db.dialect.pipeline(ctx) }
+func (db *DB) Pipeline(ctx context.Context) (Pipeline, error) {
+	p, err := db.dialect.pipeline(ctx)
+	return countedPipeline{p, &db.counters}, err
+}
 
 // Retryable says whether an error of a transaction may vanish when it is run again: serialisation failure, deadlock, lost connection.
 func (db *DB) Retryable(err error) bool { return db.dialect.retryable(err) }
@@ -157,7 +168,10 @@ type querier interface {
 }
 
 // Tx is a write transaction handed to the function given to [DB.Write].
-type Tx struct{ q querier }
+type Tx struct {
+	q        querier
+	counters *counters
+}
 
 // Exec runs a statement and returns the number of rows it touched.
 func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error) {
@@ -165,16 +179,20 @@ func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error
 	if err != nil {
 		return 0, err
 	}
-	return r.RowsAffected()
+	n, err := r.RowsAffected()
+	tx.counters.wrote(1, n)
+	return n, err
 }
 
 // Query reads inside the transaction. Close the rows before the next statement.
 func (tx *Tx) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	tx.counters.wrote(1, 0)
 	return tx.q.QueryContext(ctx, query, args...)
 }
 
 // QueryRow reads one row inside the transaction.
 func (tx *Tx) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
+	tx.counters.wrote(1, 0)
 	return tx.q.QueryRowContext(ctx, query, args...)
 }
 

@@ -47,7 +47,7 @@ func (d *postgresDialect) write(ctx context.Context, f func(*Tx) error) error {
 		return err
 	}
 	defer tx.Rollback() //nolint:errcheck // after Commit it does nothing
-	if err := f(&Tx{tx}); err != nil {
+	if err := f(&Tx{q: tx}); err != nil {
 		return err
 	}
 	return tx.Commit()

@@ -105,7 +105,7 @@ func (d *sqliteDialect) write(ctx context.Context, f func(*Tx) error) error {
 			d.ExecContext(ctx, "ROLLBACK") //nolint:errcheck // nothing was promised
 		}
 	}()
-	if err := f(&Tx{d}); err != nil {
+	if err := f(&Tx{q: d}); err != nil {
 		return err
 	}
 	if _, err := d.ExecContext(ctx, "COMMIT"); err != nil {

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fedlist
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/konsil-health/konsil/internal/foundation/database"
+	"github.com/konsil-health/konsil/internal/health/certificate"
+	"github.com/konsil-health/konsil/internal/health/jose"
+	"github.com/konsil-health/konsil/internal/matrix/id"
+)
+
+// The refusals of the publisher.
+var (
+	ErrExists   = errors.New("the domain or one of its IK is on the list already")
+	ErrUnknown  = errors.New("the domain is not on the list")
+	ErrForeign  = errors.New("the domain belongs to another provider")
+	ErrInactive = errors.New("the organisation of this Telematik-ID is not active in the directory")
+	ErrInvalid  = errors.New("invalid domain entry")
+)
+
+// PublisherOptions are what the publisher stands on.
+type PublisherOptions struct {
+	DB *database.DB
+	// Signer and Certificate sign the list: C.FD.SIG with the role oid_vzd_ti.
+	Signer      jose.Signer
+	Certificate *certificate.Certificate
+	// Active says whether the organisation of a Telematik-ID is active in the directory; nil says so of all.
+	Active func(ctx context.Context, telematikID string) (bool, error)
+}
+
+// Publisher is the central federation list.
+type Publisher struct {
+	o PublisherOptions
+
+	mu     sync.Mutex
+	signed string // the newest version's token
+	at     int64  // its version
+}
+
+// NewPublisher returns the publisher of the central services.
+func NewPublisher(o PublisherOptions) *Publisher { return &Publisher{o: o} }
+
+// check validates an entry (dossier, section 3).
+func check(d Domain) error {
+	if _, err := id.ParseServer(string(d.Domain)); err != nil {
+		return fmt.Errorf("%w: domain: %v", ErrInvalid, err)
+	}
+	if d.TelematikID == "" {
+		return fmt.Errorf("%w: telematikID is missing", ErrInvalid)
+	}
+	if d.IsInsurance != (len(d.IK) > 0) {
+		return fmt.Errorf("%w: ik is there exactly when isInsurance is true", ErrInvalid)
+	}
+	for _, ik := range d.IK {
+		if !ValidIK(ik) {
+			return fmt.Errorf("%w: %q is no IK of an insurer", ErrInvalid, ik)
+		}
+	}
+	return nil
+}
+
+// Add puts a provider's domain on the list.
+func (p *Publisher) Add(ctx context.Context, provider string, d Domain) error {
+	if err := p.acceptable(ctx, d); err != nil {
+		return err
+	}
+	return p.change(ctx, func(tx *database.Tx) error {
+		if err := freeIK(ctx, tx, d); err != nil {
+			return err
+		}
+		n, err := tx.Exec(ctx, `INSERT INTO federation_domain (domain, telematik_id, insurance, ik, provider) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (domain) DO NOTHING`, strings.ToLower(string(d.Domain)), d.TelematikID, d.IsInsurance, strings.Join(d.IK, ","), provider)
+		if err == nil && n == 0 {
+			return ErrExists
+		}
+		return err
+	})
+}
+
+func (p *Publisher) acceptable(ctx context.Context, d Domain) error {
+	if err := check(d); err != nil {
+		return err
+	}
+	if p.o.Active == nil {
+		return nil
+	}
+	active, err := p.o.Active(ctx, d.TelematikID)
+	if err == nil && !active {
+		return ErrInactive
+	}
+	return err
+}
+
+// freeIK refuses an IK that another domain has.
+func freeIK(ctx context.Context, tx *database.Tx, d Domain) error {
+	rows, err := tx.Query(ctx, "SELECT ik FROM federation_domain WHERE ik <> '' AND domain <> $1", strings.ToLower(string(d.Domain)))
+	taken, err := database.All(rows, err, database.Column[string])
+	if err != nil {
+		return err
+	}
+	for _, list := range taken {
+		for _, ik := range strings.Split(list, ",") {
+			for _, own := range d.IK {
+				if ik == own {
+					return ErrExists
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// Update changes a provider's own domain.
+func (p *Publisher) Update(ctx context.Context, provider string, d Domain) error {
+	if err := p.acceptable(ctx, d); err != nil {
+		return err
+	}
+	if err := p.owned(ctx, provider, d.Domain); err != nil {
+		return err
+	}
+	return p.change(ctx, func(tx *database.Tx) error {
+		if err := freeIK(ctx, tx, d); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, "UPDATE federation_domain SET telematik_id = $2, insurance = $3, ik = $4 WHERE domain = $1",
+			strings.ToLower(string(d.Domain)), d.TelematikID, d.IsInsurance, strings.Join(d.IK, ","))
+		return err
+	})
+}
+
+// Remove takes a provider's own domain off the list.
+func (p *Publisher) Remove(ctx context.Context, provider string, domain id.Server) error {
+	if err := p.owned(ctx, provider, domain); err != nil {
+		return err
+	}
+	return p.change(ctx, func(tx *database.Tx) error {
+		_, err := tx.Exec(ctx, "DELETE FROM federation_domain WHERE domain = $1", strings.ToLower(string(domain)))
+		return err
+	})
+}
+
+func (p *Publisher) owned(ctx context.Context, provider string, domain id.Server) error {
+	var owner string
+	err := p.o.DB.QueryRow(ctx, "SELECT provider FROM federation_domain WHERE domain = $1", strings.ToLower(string(domain))).Scan(&owner)
+	if errors.Is(err, sql.ErrNoRows) {
+		return ErrUnknown
+	}
+	if err == nil && owner != provider {
+		return ErrForeign
+	}
+	return err
+}
+
+// change runs a change of the domains and raises the list's version with it.
+func (p *Publisher) change(ctx context.Context, f func(tx *database.Tx) error) error {
+	return p.o.DB.Write(ctx, func(tx *database.Tx) error {
+		_, err := tx.Exec(ctx, `INSERT INTO federation_version (list, version) VALUES (1, 1)
+			ON CONFLICT (list) DO UPDATE SET version = federation_version.version + 1`)
+		if err != nil {
+			return err
+		}
+		return f(tx)
+	})
+}
+
+// Domains lists the domains of a provider, or of all when provider is empty.
+func (p *Publisher) Domains(ctx context.Context, provider string) ([]Domain, error) {
+	rows, err := p.o.DB.Query(ctx, "SELECT domain, telematik_id, insurance, ik, provider FROM federation_domain WHERE provider = $1 OR $1 = '' ORDER BY domain", provider)
+	return database.All(rows, err, func(rows *sql.Rows) (d Domain, err error) {
+		var ik string
+		err = rows.Scan(&d.Domain, &d.TelematikID, &d.IsInsurance, &ik, &d.Provider)
+		if ik != "" {
+			d.IK = strings.Split(ik, ",")
+		}
+		return d, err
+	})
+}
+
+// Inactive lists a provider's domains whose organisation is no longer active in the directory (operation federationCheck).
+func (p *Publisher) Inactive(ctx context.Context, provider string) ([]Domain, error) {
+	domains, err := p.Domains(ctx, provider)
+	if err != nil || p.o.Active == nil {
+		return nil, err
+	}
+	var out []Domain
+	for _, d := range domains {
+		active, err := p.o.Active(ctx, d.TelematikID)
+		if err != nil {
+			return nil, err
+		}
+		if !active {
+			out = append(out, d)
+		}
+	}
+	return out, nil
+}
+
+// Version is the list's version; it grows with every change.
+func (p *Publisher) Version(ctx context.Context) (int64, error) {
+	var v int64
+	err := p.o.DB.QueryRow(ctx, "SELECT version FROM federation_version WHERE list = 1").Scan(&v)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	return v, err
+}
+
+// Token returns the signed list, and its version. It is signed once a version.
+func (p *Publisher) Token(ctx context.Context) (string, int64, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	version, err := p.Version(ctx)
+	if err != nil {
+		return "", 0, err
+	}
+	if p.signed != "" && p.at == version {
+		return p.signed, version, nil
+	}
+	domains, err := p.Domains(ctx, "")
+	if err != nil {
+		return "", 0, err
+	}
+	payload, err := json.Marshal(List{Version: version, Domains: domains})
+	if err != nil {
+		return "", 0, err
+	}
+	p.signed, err = jose.Sign(jose.Header{Typ: "JWT", X5c: [][]byte{p.o.Certificate.DER()}}, payload, p.o.Signer)
+	p.at = version
+	if err != nil {
+		p.signed = ""
+	}
+	return p.signed, version, err
+}
