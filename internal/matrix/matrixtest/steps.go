@@ -276,3 +276,17 @@ func (r *Room) wrongAuth(d event.Draft, on []*Verdict) []id.Event {
 	}
 	return ids
 }
+
+// AppendLikely adds one state event on the given one that its state allows, or returns nil when none came up.
+func (r *Room) AppendLikely(on *Verdict) *Verdict {
+	for range 4 {
+		d := r.likely(r.step([]*Verdict{on}), []*Verdict{on})
+		if d.StateKey == nil {
+			continue
+		}
+		if v := r.Append(d, []*Verdict{on}); !v.Rejected {
+			return v
+		}
+	}
+	return nil
+}
