@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package card
+
+import (
+	"crypto/rand"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/konsil-health/konsil/internal/health/brainpool"
+	"github.com/konsil-health/konsil/internal/health/certificate"
+)
+
+// Options says where a test PKI lives.
+type Options struct {
+	Folder     string
+	Production bool             // refuses everything
+	Now        func() time.Time // nil: time.Now
+}
+
+// PKI is a test PKI in a folder: one root, an authority for each kind of card and one for components. It is safe for concurrent use.
+type PKI struct {
+	folder string
+	now    func() time.Time
+
+	mu          sync.Mutex
+	root        *authority
+	authorities map[string]*authority
+}
+
+type authority struct {
+	certificate *certificate.Certificate
+	key         *brainpool.PrivateKey
+}
+
+// The authorities below the root.
+const (
+	authorityHBA       = "hba-ca"
+	authoritySMCB      = "smcb-ca"
+	authorityEGK       = "egk-ca"
+	authorityComponent = "komp-ca"
+)
+
+const (
+	rootYears, authorityYears, cardYears = 20, 8, 5
+
+	organisation = "Konsil Demo TEST-ONLY NOT-VALID"
+)
+
+// Open opens the test PKI of a folder and makes what is missing.
+func Open(o Options) (*PKI, error) {
+	if o.Production {
+		return nil, ErrProduction
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	p := &PKI{folder: o.Folder, now: o.Now, authorities: map[string]*authority{}}
+	var err error
+	p.root, err = p.authority("root-ca", "KONSIL.RCA1 TEST-ONLY", rootYears, nil)
+	if err != nil {
+		return nil, err
+	}
+	for name, common := range map[string]string{authorityHBA: "KONSIL.HBA-CA1 TEST-ONLY", authoritySMCB: "KONSIL.SMCB-CA1 TEST-ONLY",
+		authorityEGK: "KONSIL.EGK-CA1 TEST-ONLY", authorityComponent: "KONSIL.KOMP-CA1 TEST-ONLY"} {
+		if p.authorities[name], err = p.authority(name, common, authorityYears, p.root); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// authority reads an authority's two files or makes them.
+func (p *PKI) authority(name, common string, years int, above *authority) (*authority, error) {
+	return p.pair(filepath.Join(p.folder, name), func(key *brainpool.PrivateKey) (*certificate.Certificate, error) {
+		t := certificate.Template{Subject: pkix.Name{Country: []string{"DE"}, Organization: []string{organisation}, CommonName: common}, CA: true}
+		return p.issue(t, key, years, above)
+	})
+}
+
+// pair reads certificate and key of a path, or makes both.
+func (p *PKI) pair(path string, issue func(*brainpool.PrivateKey) (*certificate.Certificate, error)) (*authority, error) {
+	text, err := os.ReadFile(path + ".key")
+	if errors.Is(err, os.ErrNotExist) {
+		key, err := brainpool.GenerateKey(rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		c, err := issue(key)
+		if err != nil {
+			return nil, err
+		}
+		encoded, err := encodeKey(key)
+		if err != nil {
+			return nil, err
+		}
+		if err := writeFile(path+".pem", c.PEM()); err != nil { // first: a key without its certificate would be found above
+			return nil, err
+		}
+		return &authority{c, key}, writeFile(path+".key", encoded)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("card: %w", err)
+	}
+	key, err := decodeKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if text, err = os.ReadFile(path + ".pem"); err != nil {
+		return nil, fmt.Errorf("card: %w", err)
+	}
+	all, err := certificate.ParsePEM(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if !all[0].PublicKey().Equal(key.PublicKey()) {
+		return nil, fmt.Errorf("card: %s: key and certificate do not belong together", path)
+	}
+	return &authority{all[0], key}, nil
+}
+
+// issue fills in serial number, period and key and signs. above is nil for the root.
+func (p *PKI) issue(t certificate.Template, key *brainpool.PrivateKey, years int, above *authority) (*certificate.Certificate, error) {
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 64))
+	if err != nil {
+		return nil, fmt.Errorf("card: serial number: %w", err)
+	}
+	t.Serial, t.Key = serial.Add(serial, big.NewInt(1)), key.PublicKey()
+	if t.NotBefore.IsZero() {
+		t.NotBefore = p.now().UTC().AddDate(0, 0, -1).Truncate(time.Second)
+	}
+	if t.NotAfter.IsZero() {
+		t.NotAfter = t.NotBefore.AddDate(years, 0, 0)
+	}
+	if above == nil {
+		return certificate.Issue(t, nil, key)
+	}
+	return certificate.Issue(t, above.certificate, above.key)
+}
+
+// Roots are the trust anchors.
+func (p *PKI) Roots() []*certificate.Certificate {
+	return []*certificate.Certificate{p.root.certificate}
+}
+
+// Authorities are the certificates between root and cards.
+func (p *PKI) Authorities() []*certificate.Certificate {
+	var all []*certificate.Certificate
+	for _, name := range []string{authorityHBA, authoritySMCB, authorityEGK, authorityComponent} {
+		all = append(all, p.authorities[name].certificate)
+	}
+	return all
+}
+
+// Trust is what a relying party of this PKI trusts.
+func (p *PKI) Trust() *certificate.Trust {
+	return certificate.NewTrust(p.Roots(), p.Authorities())
+}
+
+// Period overrides the life of a certificate; zero values mean from yesterday for five years.
+type Period struct{ From, Until time.Time }
+
+// Person is a health professional who gets an eHBA.
+type Person struct {
+	GivenName, FamilyName string
+	TelematikID           string
+	ProfessionOID         string
+	PIN                   string
+	Period                Period
+}
+
+// Institution is an organisation that gets an SMC-B.
+type Institution struct {
+	Name          string
+	TelematikID   string
+	ProfessionOID string
+	PIN           string
+	Period        Period
+}
+
+// Insured is an insured person who gets an eGK.
+type Insured struct {
+	GivenName, FamilyName string
+	KVNR                  string
+	Insurer, IK           string
+	PIN                   string
+	Period                Period
+}
+
+// IssueHBA makes an eHBA with the person's authentication certificate (C.HP.AUT).
+func (p *PKI) IssueHBA(h Person) (*Card, error) {
+	subject := certificate.PersonName(h.GivenName, h.FamilyName)
+	subject.CommonName += " TEST-ONLY"
+	return p.card(authorityHBA, h.TelematikID, h.PIN, certificate.Template{
+		Subject: subject, Type: certificate.ProfessionalAUT, Admission: admission(h.ProfessionOID, h.TelematikID), NotBefore: h.Period.From, NotAfter: h.Period.Until,
+	})
+}
+
+// IssueSMCB makes an SMC-B with the institution's authentication certificate (C.HCI.AUT).
+func (p *PKI) IssueSMCB(i Institution) (*Card, error) {
+	return p.card(authoritySMCB, i.TelematikID, i.PIN, certificate.Template{
+		Subject: pkix.Name{Country: []string{"DE"}, Organization: []string{organisation}, CommonName: i.Name},
+		Type:    certificate.InstitutionAUT, Admission: admission(i.ProfessionOID, i.TelematikID), NotBefore: i.Period.From, NotAfter: i.Period.Until,
+	})
+}
+
+// IssueEGK makes an eGK with the insured person's authentication certificate (C.CH.AUT).
+func (p *PKI) IssueEGK(i Insured) (*Card, error) {
+	subject := certificate.PersonName(i.GivenName, i.FamilyName, i.KVNR, i.IK)
+	subject.Organization = []string{i.Insurer}
+	subject.CommonName += " TEST-ONLY"
+	return p.card(authorityEGK, i.KVNR, i.PIN, certificate.Template{
+		Subject: subject, Type: certificate.CardHolderAUT, Admission: admission(certificate.InsuredPerson, ""), NotBefore: i.Period.From, NotAfter: i.Period.Until,
+	})
+}
+
+func admission(profession, number string) certificate.Admission {
+	return certificate.Admission{Items: []string{certificate.ProfessionName(profession)}, Professions: []string{profession}, RegistrationNumber: number}
+}
+
+// card issues one and writes its file; a card with the same number is replaced, as a lost one is.
+func (p *PKI) card(by, number, pin string, t certificate.Template) (*Card, error) {
+	if number == "" {
+		return nil, errors.New("card: no number")
+	}
+	key, err := brainpool.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	c, err := p.issue(t, key, cardYears, p.authorities[by])
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Identity(); err != nil {
+		return nil, err
+	}
+	return create(p.cardPath(number), c, key, pin, rand.Reader)
+}
+
+func (p *PKI) cardPath(number string) string {
+	return filepath.Join(p.folder, "cards", url.PathEscape(number)+".json")
+}
+
+// Card returns the card with a Telematik-ID or KVNR; os.ErrNotExist is wrapped where there is none.
+func (p *PKI) Card(number string) (*Card, error) { return Load(p.cardPath(number)) }
+
+// Cards lists all cards by file name.
+func (p *PKI) Cards() ([]*Card, error) {
+	files, err := filepath.Glob(filepath.Join(p.folder, "cards", "*.json"))
+	if err != nil {
+		return nil, fmt.Errorf("card: %w", err)
+	}
+	slices.Sort(files)
+	all := make([]*Card, 0, len(files))
+	for _, f := range files {
+		c, err := Load(f)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+// Component returns the signer of a component (C.FD.SIG) with a role such as certificate.RoleDirectory; the first call makes it.
+func (p *PKI) Component(name, role string) (Signer, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a, err := p.component(name, role)
+	if err != nil {
+		return nil, err
+	}
+	return newSigner(a.key, a.certificate), nil
+}
+
+// ComponentKey returns the key that a component decrypts with, in a pair of its own beside the signer's.
+func (p *PKI) ComponentKey(name, role string) (*brainpool.PrivateKey, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a, err := p.component(name+"-enc", role)
+	if err != nil {
+		return nil, err
+	}
+	return a.key, nil
+}
+
+func (p *PKI) component(name, role string) (*authority, error) {
+	return p.pair(filepath.Join(p.folder, "components", url.PathEscape(name)), func(key *brainpool.PrivateKey) (*certificate.Certificate, error) {
+		return p.issue(certificate.Template{
+			Subject: pkix.Name{Country: []string{"DE"}, Organization: []string{organisation}, CommonName: name},
+			Type:    certificate.ServiceSIG, Admission: admission(role, ""),
+		}, key, cardYears, p.authorities[authorityComponent])
+	})
+}
+
+// Revoke blocks a certificate for good.
+func (p *PKI) Revoke(c *certificate.Certificate) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	serials, err := p.revoked()
+	if err != nil {
+		return err
+	}
+	serials = append(serials, c.X509.SerialNumber.Text(16))
+	return writeFile(p.revokedPath(), []byte(strings.Join(serials, "\n")+"\n"))
+}
+
+// Revoked answers an error for a revoked certificate; it stands where the real infrastructure is asked by OCSP.
+func (p *PKI) Revoked(c *certificate.Certificate) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	serials, err := p.revoked()
+	if err != nil {
+		return err
+	}
+	if slices.Contains(serials, c.X509.SerialNumber.Text(16)) {
+		return fmt.Errorf("certificate %s of %s is revoked", c.X509.SerialNumber.Text(16), c.X509.Subject.CommonName)
+	}
+	return nil
+}
+
+func (p *PKI) revokedPath() string { return filepath.Join(p.folder, "revoked") }
+
+func (p *PKI) revoked() ([]string, error) {
+	text, err := os.ReadFile(p.revokedPath())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("card: %w", err)
+	}
+	return strings.Fields(string(text)), nil
+}
