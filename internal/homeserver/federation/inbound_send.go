@@ -184,6 +184,9 @@ func (s *Service) receivePDUs(ctx context.Context, t *tenant.Tenant, origin id.S
 
 // receiveRoom takes in the PDUs of one room in their order.
 func (s *Service) receiveRoom(ctx context.Context, t *tenant.Tenant, origin id.Server, name id.Room, raw []jsontext.Value, report func(id.Event, string)) error {
+	if err := s.awaitJoin(ctx, t, name); err != nil {
+		return err
+	}
 	r, err := s.Rooms.Lookup(ctx, t.ID, name)
 	if err != nil {
 		if mxerror.From(err) == nil {

@@ -28,6 +28,8 @@ type outbox struct {
 	s     *Service
 	slots chan struct{} // bounds transactions under way
 	node  int64         // names this node's claims
+	// onRest, when set, is told whenever a sender's goroutine ends; tests wait for it.
+	onRest func(route)
 
 	mu      sync.Mutex
 	senders map[route]*sender
@@ -114,9 +116,14 @@ func (o *outbox) run(s *sender) {
 
 // rest ends a run of the sender's goroutine. It answers false when something came meanwhile and the goroutine has to go on. A positive wait
 // keeps the entry until then.
-func (o *outbox) rest(s *sender, wait time.Duration) bool {
+func (o *outbox) rest(s *sender, wait time.Duration) (ended bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer func() {
+		if ended && o.onRest != nil {
+			o.onRest(s.route)
+		}
+	}()
 	if wait > 0 && !o.closed {
 		s.running, s.again = false, false
 		s.timer = time.AfterFunc(wait, func() {

@@ -107,6 +107,17 @@ func (s *Service) MakeKnock(ctx context.Context, t *tenant.Tenant, server id.Ser
 
 // SendJoin hands over a signed join and returns the room's state before it. It asks for the whole state: there are no rooms with partial state.
 func (s *Service) SendJoin(ctx context.Context, t *tenant.Tenant, server id.Server, e *event.Event) (room.Joined, error) {
+	c := call{method: http.MethodPut, path: pathOf(v2+"/send_join", string(e.Room()), string(e.ID())), body: e.JSON(),
+		timeout: s.config.JoinTimeout, limit: s.config.MaxState}
+	s.joining.begin(t.ID, e.Room(), e.Sender(), s.now())
+	j, err := s.joined(ctx, t, server, e, c)
+	if err != nil {
+		s.joining.end(t.ID, e.Room())
+	}
+	return j, err
+}
+
+func (s *Service) joined(ctx context.Context, t *tenant.Tenant, server id.Server, e *event.Event, c call) (room.Joined, error) {
 	var doc struct {
 		Event   jsontext.Value   `json:"event"`
 		State   []jsontext.Value `json:"state"`
@@ -114,8 +125,6 @@ func (s *Service) SendJoin(ctx context.Context, t *tenant.Tenant, server id.Serv
 		Omitted bool             `json:"members_omitted"`
 		Servers []id.Server      `json:"servers_in_room"`
 	}
-	c := call{method: http.MethodPut, path: pathOf(v2+"/send_join", string(e.Room()), string(e.ID())), body: e.JSON(),
-		timeout: s.config.JoinTimeout, limit: s.config.MaxState}
 	if err := s.fetch(ctx, t, server, c, always, &doc); err != nil {
 		return room.Joined{}, err
 	}

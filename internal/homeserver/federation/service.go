@@ -90,6 +90,7 @@ type Service struct {
 	reach      *reach
 	outbox     *outbox
 	incoming   *incoming
+	joining    *joining
 
 	background context.Context
 	stop       context.CancelFunc
@@ -107,7 +108,7 @@ func New(o Options) *Service {
 	s.reach = newReach(s.DB, &s.config, clock)
 	s.keys = newKeys(s, clock)
 	s.outbox = newOutbox(s)
-	s.incoming = newIncoming()
+	s.incoming, s.joining = newIncoming(), newJoining()
 	return s
 }
 
