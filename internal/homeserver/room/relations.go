@@ -15,6 +15,7 @@ import (
 
 // Relation is a child event that names a parent in m.relates_to.
 type Relation struct {
+	Room          int64 // the child's; a parent in another room is none
 	Parent, Child id.Event
 	Type          string
 	EventType     string
@@ -22,22 +23,25 @@ type Relation struct {
 	Topological   int64
 }
 
-// Children returns the relations that name one of the given parents in a room, in the room's order, at most limit of each chunk of parents.
-// Children that are redacted, rejected or soft-failed are none.
-func (s *Service) Children(ctx context.Context, t tenant.ID, roomNID int64, parents []id.Event, limit int) ([]Relation, error) {
+// maxChildren bounds what [Service.Children] returns for a chunk of parents.
+const maxChildren = 5000
+
+// Children returns the relations that name one of the given parents, in the order of their rooms. Children that are redacted, rejected or
+// soft-failed are none.
+func (s *Service) Children(ctx context.Context, t tenant.ID, parents []id.Event) ([]Relation, error) {
 	var out []Relation
 	for len(parents) > 0 {
 		n := min(len(parents), database.MaxMarks)
-		args := []any{int64(t), roomNID, limit}
+		args := []any{int64(t), maxChildren}
 		for _, p := range parents[:n] {
 			args = append(args, string(p))
 		}
-		rows, err := s.DB.Query(ctx, `SELECT r.target_id, e.event_id, r.rel_type, r.type, r.sender, e.topological FROM event_relation r
+		rows, err := s.DB.Query(ctx, `SELECT r.room, r.target_id, e.event_id, r.rel_type, r.type, r.sender, e.topological FROM event_relation r
 			JOIN event e ON e.tenant = r.tenant AND e.event = r.event
-			WHERE r.tenant = $1 AND r.room = $2 AND NOT e.rejected AND NOT e.soft_failed AND NOT e.outlier AND r.target_id IN (`+database.Marks(4, n)+`)
-			ORDER BY e.topological, e.event LIMIT $3`, args...)
+			WHERE r.tenant = $1 AND NOT e.rejected AND NOT e.soft_failed AND NOT e.outlier AND r.target_id IN (`+database.Marks(3, n)+`)
+			ORDER BY e.topological, e.event LIMIT $2`, args...)
 		found, err := database.All(rows, err, func(rows *sql.Rows) (r Relation, err error) {
-			return r, rows.Scan(&r.Parent, &r.Child, &r.Type, &r.EventType, &r.Sender, &r.Topological)
+			return r, rows.Scan(&r.Room, &r.Parent, &r.Child, &r.Type, &r.EventType, &r.Sender, &r.Topological)
 		})
 		if err != nil {
 			return nil, err
