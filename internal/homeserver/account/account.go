@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
+	"github.com/konsil-health/konsil/internal/foundation/limit"
 	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/policy"
@@ -29,6 +30,8 @@ type Options struct {
 	Policy    policy.Policy
 	Config    Config
 	Log       *slog.Logger
+	// Limiter bounds the attempts to guess one account's password, beside what the edge counts by address; nil does not.
+	Limiter *limit.Limiter
 
 	// Now is the clock; nil is the system's.
 	Now func() time.Time

@@ -6,6 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"net/netip"
 	"time"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
@@ -43,11 +44,12 @@ func (s *Service) readSession(ctx context.Context, t *tenant.Tenant, key session
 	var session httpapi.Session
 	var parent []byte
 	var deactivated, locked bool
-	var expires int64
-	err := s.db.QueryRow(ctx, `SELECT k.token_id, k.user_id, k.device, k.parent, k.expires, a.admin, a.guest, a.deactivated, a.locked
-		FROM access_token k JOIN account a ON a.tenant = k.tenant AND a.user_id = k.user_id WHERE k.tenant = $1 AND k.hash = $2`,
+	var expires, lastSeen int64
+	err := s.db.QueryRow(ctx, `SELECT k.token_id, k.user_id, k.device, k.parent, k.expires, a.admin, a.guest, a.deactivated, a.locked, d.last_seen
+		FROM access_token k JOIN account a ON a.tenant = k.tenant AND a.user_id = k.user_id
+		JOIN device d ON d.tenant = k.tenant AND d.user_id = k.user_id AND d.device = k.device WHERE k.tenant = $1 AND k.hash = $2`,
 		int64(t.ID), key.hash[:]).
-		Scan(&session.TokenID, &session.User, &session.Device, &parent, &expires, &session.Admin, &session.Guest, &deactivated, &locked)
+		Scan(&session.TokenID, &session.User, &session.Device, &parent, &expires, &session.Admin, &session.Guest, &deactivated, &locked, &lastSeen)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, mxerror.UnknownToken.With("unknown access token")
 	}
@@ -65,7 +67,24 @@ func (s *Service) readSession(ctx context.Context, t *tenant.Tenant, key session
 			return nil, err
 		}
 	}
+	s.seen(ctx, t.ID, &session, lastSeen)
 	return &cachedSession{key: key, owner: userKey{t.ID, session.User}, session: &session, expires: expires, until: s.o.Now().Add(sessionTTL)}, nil
+}
+
+// seenAfter is how old the note of a device's last use may grow: requests do not write a row each.
+const seenAfter = 10 * time.Minute
+
+// seen notes that a device is used.
+func (s *Service) seen(ctx context.Context, t tenant.ID, session *httpapi.Session, lastSeen int64) {
+	now := s.now()
+	if now-lastSeen < seenAfter.Milliseconds() {
+		return
+	}
+	_, err := s.db.Exec(ctx, "UPDATE device SET last_seen = $4 WHERE tenant = $1 AND user_id = $2 AND device = $3",
+		int64(t), string(session.User), string(session.Device), now)
+	if err != nil {
+		s.o.Log.Warn("use of a device not noted", "error", err) // the request goes on all the same
+	}
 }
 
 // retire revokes the refresh token that made an access token, and that device's older access tokens, at the first use of the new one.
@@ -112,6 +131,8 @@ type SessionSpec struct {
 	DisplayName string
 	// Refresh gives an expiring access token together with a refresh token.
 	Refresh bool
+	// Address is where the client signs in from, for the user's own list of devices.
+	Address netip.Addr
 }
 
 // maxDeviceID and maxDeviceName bound what a client may call its device.
@@ -135,10 +156,15 @@ func (s *Service) StartSession(ctx context.Context, t *tenant.Tenant, spec Sessi
 		l.ExpiresIn = s.o.Config.TokenLifetime
 		expires = s.now() + l.ExpiresIn.Milliseconds()
 	}
+	address := ""
+	if spec.Address.IsValid() {
+		address = spec.Address.String()
+	}
 	err := s.db.Write(ctx, func(tx *database.Tx) error {
 		if _, err := tx.Exec(ctx, `INSERT INTO device (tenant, user_id, device, display_name, last_seen, last_seen_ip, created)
-			VALUES ($1, $2, $3, $4, $5, '', $5) ON CONFLICT (tenant, user_id, device) DO UPDATE SET last_seen = excluded.last_seen`,
-			int64(t.ID), string(l.User), string(l.Device), truncate(spec.DisplayName, maxDeviceName), s.now()); err != nil {
+			VALUES ($1, $2, $3, $4, $5, $6, $5)
+			ON CONFLICT (tenant, user_id, device) DO UPDATE SET last_seen = excluded.last_seen, last_seen_ip = excluded.last_seen_ip`,
+			int64(t.ID), string(l.User), string(l.Device), truncate(spec.DisplayName, maxDeviceName), s.now(), address); err != nil {
 			return err
 		}
 		if err := dropTokens(ctx, tx, t.ID, l.User, l.Device); err != nil {

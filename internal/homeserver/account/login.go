@@ -11,6 +11,7 @@ import (
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+	"github.com/konsil-health/konsil/internal/foundation/limit"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
@@ -100,7 +101,7 @@ func (s *Service) login(ctx context.Context, r *httpapi.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := s.StartSession(ctx, r.Tenant, SessionSpec{User: user, Device: q.Device, DisplayName: q.InitialDevice, Refresh: q.Refresh})
+	l, err := s.StartSession(ctx, r.Tenant, SessionSpec{User: user, Device: q.Device, DisplayName: q.InitialDevice, Refresh: q.Refresh, Address: r.Address})
 	if err != nil {
 		return nil, err
 	}
@@ -140,15 +141,19 @@ func (s *Service) passwordLogin(ctx context.Context, t *tenant.Tenant, q *loginR
 }
 
 // CheckPassword answers the account of a login name if the password is right. Errors: M_FORBIDDEN for a wrong name or password without telling
-// which, M_USER_DEACTIVATED, M_USER_LOCKED.
+// which, M_USER_DEACTIVATED, M_USER_LOCKED, M_LIMIT_EXCEEDED after too many attempts on one account.
 func (s *Service) CheckPassword(ctx context.Context, t *tenant.Tenant, name, password string) (*Account, error) {
 	a, err := s.byLogin(ctx, t, name)
 	if err != nil && !errors.Is(err, mxerror.NotFound) {
 		return nil, err
 	}
-	stored := ""
+	stored, bucket := "", "login:"+foldLogin(name)
 	if err == nil {
-		stored = a.password
+		stored, bucket = a.password, "user:"+string(a.User)
+	}
+	// By account, whatever address the attempts come from; names that do not exist are counted too, so that the limit tells nothing.
+	if err := httpapi.LimitError(s.o.Limiter.Allow(limit.Login, string(t.Name), bucket)); err != nil {
+		return nil, err
 	}
 	right, err := s.hasher.verify(ctx, stored, password)
 	switch {

@@ -79,11 +79,12 @@ func (s *Service) register(ctx context.Context, r *httpapi.Request) (any, error)
 	if q.Password == nil {
 		return nil, mxerror.MissingParam.With("password is missing")
 	}
-	return s.finishRegistration(ctx, r.Tenant, &q, NewUser{LoginName: q.Username, Password: *q.Password})
+	return s.finishRegistration(ctx, r, &q, NewUser{LoginName: q.Username, Password: *q.Password})
 }
 
 // finishRegistration makes the account and, unless the client wants none, a session.
-func (s *Service) finishRegistration(ctx context.Context, t *tenant.Tenant, q *registerRequest, n NewUser) (any, error) {
+func (s *Service) finishRegistration(ctx context.Context, r *httpapi.Request, q *registerRequest, n NewUser) (any, error) {
+	t := r.Tenant
 	if q.Device != "" && len(q.Device) > maxDeviceID {
 		return nil, mxerror.InvalidParam.With("the device id is longer than %d bytes", maxDeviceID)
 	}
@@ -94,7 +95,7 @@ func (s *Service) finishRegistration(ctx context.Context, t *tenant.Tenant, q *r
 	if q.Inhibit {
 		return loginReply{User: user, HomeServer: t.Name}, nil
 	}
-	l, err := s.StartSession(ctx, t, SessionSpec{User: user, Device: q.Device, DisplayName: q.InitialDevice, Refresh: q.Refresh})
+	l, err := s.StartSession(ctx, t, SessionSpec{User: user, Device: q.Device, DisplayName: q.InitialDevice, Refresh: q.Refresh, Address: r.Address})
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +106,7 @@ func (s *Service) registerGuest(ctx context.Context, r *httpapi.Request, q *regi
 	if !s.o.Config.Guests {
 		return nil, mxerror.Forbidden.With("this server takes no guests")
 	}
-	return s.finishRegistration(ctx, r.Tenant, &registerRequest{InitialDevice: q.InitialDevice}, NewUser{Localpart: "guest-" + randomLocalpart(), Guest: true})
+	return s.finishRegistration(ctx, r, &registerRequest{InitialDevice: q.InitialDevice}, NewUser{Localpart: "guest-" + randomLocalpart(), Guest: true})
 }
 
 func (s *Service) registerByAppService(ctx context.Context, r *httpapi.Request, q *registerRequest) (any, error) {
@@ -123,7 +124,7 @@ func (s *Service) registerByAppService(ctx context.Context, r *httpapi.Request, 
 	if !as.Owns(user) {
 		return nil, mxerror.Exclusive.With("the user is not in the namespace of the application service")
 	}
-	return s.finishRegistration(ctx, r.Tenant, q, NewUser{Localpart: user.Localpart(), AppService: as.ID})
+	return s.finishRegistration(ctx, r, q, NewUser{Localpart: user.Localpart(), AppService: as.ID})
 }
 
 // available answers nil when somebody may register under the name. Errors: M_INVALID_USERNAME, M_USER_IN_USE, M_EXCLUSIVE.
@@ -225,7 +226,7 @@ func (s *Service) secretRegister(ctx context.Context, r *httpapi.Request) (any, 
 		return nil, err
 	}
 	n := NewUser{LoginName: q.Username, Password: q.Password, DisplayName: q.DisplayName, Admin: q.Admin}
-	return s.finishRegistration(ctx, r.Tenant, &registerRequest{Inhibit: q.Inhibit}, n)
+	return s.finishRegistration(ctx, r, &registerRequest{Inhibit: q.Inhibit}, n)
 }
 
 // secretMAC is HMAC-SHA1, as the convention has it; what it protects lives for a minute.

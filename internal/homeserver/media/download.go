@@ -4,6 +4,7 @@ package media
 
 import (
 	"context"
+	"errors"
 	"io"
 	"mime"
 	"mime/multipart"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
 )
@@ -109,12 +111,28 @@ func (s *Service) download(a access) httpapi.Handler {
 		if name := r.Var("fileName"); name != "" {
 			fileName = name
 		}
-		f, err := s.blobs.open(r.Tenant.ID, m.hash)
+		f, err := s.open(ctx, r.Tenant, m)
 		if err != nil {
 			return nil, err
 		}
 		return s.serve(r, f, m.contentType, fileName, m.hash), nil
 	}
+}
+
+// open opens the content. A copy whose file is gone is dropped and fetched once more.
+func (s *Service) open(ctx context.Context, t *tenant.Tenant, m *item) (*os.File, error) {
+	f, err := s.blobs.open(t.ID, m.hash)
+	if m.origin == "" || !errors.Is(err, mxerror.NotFound) {
+		return f, err
+	}
+	if err := s.drop(ctx, t.ID, m); err != nil {
+		return nil, err
+	}
+	again, err := s.remote(ctx, t, id.Server(m.origin), m.id, defaultWait)
+	if err != nil {
+		return nil, err
+	}
+	return s.blobs.open(t.ID, again.hash)
 }
 
 // serve answers with a file.

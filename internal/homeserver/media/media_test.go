@@ -387,3 +387,40 @@ func TestThumbnails(t *testing.T) {
 		}
 	})
 }
+
+func TestLostFilesAreFetchedAgainAndLeftOversGo(t *testing.T) {
+	each(t, nil, func(t *testing.T, g *rig) {
+		ctx := context.Background()
+		alice, bob := g.User(g.A, "alice"), g.User(g.B, "bob")
+		where := put(bob, "text/plain", "", []byte("hello"))
+		alice.Do("GET", client+"/download/"+where, nil).OK(nil)
+		removed := 0
+		err := filepath.WalkDir(g.folder, func(path string, d os.DirEntry, err error) error {
+			if err == nil && !d.IsDir() && strings.HasPrefix(d.Name(), "r") {
+				removed++
+				return os.Remove(path)
+			}
+			return err
+		})
+		if err != nil || removed != 1 {
+			t.Fatalf("%d copies, %v", removed, err)
+		}
+		if a := alice.Do("GET", client+"/download/"+where, nil).OK(nil); string(a.Body) != "hello" || g.remote.n != 2 {
+			t.Errorf("%s after %d fetches", a.Body, g.remote.n)
+		}
+		put(alice, "text/plain", "", []byte("kept"))
+		if _, err := g.DB.Exec(ctx, "DELETE FROM media WHERE tenant = $1 AND origin = 'b.test'", int64(g.A.ID)); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := g.media.Sweep(ctx, g.A.ID); err != nil || n != 0 {
+			t.Errorf("a young file was swept: %d, %v", n, err)
+		}
+		g.later.Store(int64(25 * time.Hour))
+		if n, err := g.media.Sweep(ctx, g.A.ID); err != nil || n != 1 {
+			t.Errorf("%d left-overs, want 1, %v", n, err)
+		}
+		if n, err := g.media.Sweep(ctx, 1); err != nil || n != 0 {
+			t.Errorf("tenant without a folder: %d, %v", n, err)
+		}
+	})
+}

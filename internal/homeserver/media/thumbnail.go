@@ -117,9 +117,15 @@ func (s *Service) openThumbnail(ctx context.Context, t *tenant.Tenant, m *item, 
 		return nil, made{}, errNoImage
 	}
 	found, err := s.storedThumbnail(ctx, t.ID, m, want)
-	if errors.Is(err, sql.ErrNoRows) {
+	if err == nil {
+		f, err := s.blobs.open(t.ID, found.hash)
+		if !errors.Is(err, mxerror.NotFound) {
+			return f, found, err
+		}
+	}
+	if err == nil || errors.Is(err, sql.ErrNoRows) { // never made, or its file is gone
 		done := s.thumbnails.DoChan(fmt.Sprintf("%d %s/%s %v", t.ID, m.origin, m.id, want), func() (any, error) {
-			return s.makeThumbnail(s.background, t.ID, m, want)
+			return s.makeThumbnail(tenant.With(s.background, t), t, m, want)
 		})
 		select {
 		case r := <-done:
@@ -148,8 +154,8 @@ func (s *Service) storedThumbnail(ctx context.Context, t tenant.ID, m *item, wan
 }
 
 // makeThumbnail decodes, scales and keeps. Its size is checked before anything is decoded, and how many pixels are in memory at once is bounded.
-func (s *Service) makeThumbnail(ctx context.Context, t tenant.ID, m *item, want size) (made, error) {
-	f, err := s.blobs.open(t, m.hash)
+func (s *Service) makeThumbnail(ctx context.Context, t *tenant.Tenant, m *item, want size) (made, error) {
+	f, err := s.open(ctx, t, m)
 	if err != nil {
 		return made{}, err
 	}
@@ -190,12 +196,12 @@ func (s *Service) makeThumbnail(ctx context.Context, t tenant.ID, m *item, want 
 	}
 	bytesOut := int64(out.Len())
 	key := fmt.Sprintf("%s/%s %d %d %s", m.origin, m.id, want.width, want.height, want.method)
-	if result.hash, _, err = s.blobs.write(t, "t", key, &out, bytesOut); err != nil {
+	if result.hash, _, err = s.blobs.write(t.ID, "t", key, &out, bytesOut); err != nil {
 		return made{}, err
 	}
 	_, err = s.db.Exec(ctx, `INSERT INTO media_thumbnail (tenant, origin, media_id, width, height, method, hash, size, content_type)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`,
-		int64(t), m.origin, m.id, want.width, want.height, want.method, result.hash, bytesOut, result.contentType)
+		int64(t.ID), m.origin, m.id, want.width, want.height, want.method, result.hash, bytesOut, result.contentType)
 	return result, err
 }
 
