@@ -50,10 +50,7 @@ func (s *Server) listen(ctx context.Context, o Options) error {
 		}
 	}
 	if a := s.config.Listeners.Operator; a != "" {
-		mux := http.NewServeMux()
-		mux.Handle("GET /metrics", s.node.metrics.Handler())
-		mux.Handle("/", s.health.Handler())
-		return s.add(ctx, "operator", config.Listener{Address: a}, nil, mux)
+		return s.add(ctx, "operator", config.Listener{Address: a}, nil, s.operator())
 	}
 	return nil
 }

@@ -5,12 +5,17 @@ package database
 // SharedTables are the tables that do not belong to a tenant, each with its reason (engine rule 33). Every other table's primary key begins
 // with the column tenant, and every statement on it names that column; tests hold both.
 var SharedTables = map[string]string{
-	"migration":          "the cell's bookkeeping: which migrations have run",
-	"host":               "the cell's bookkeeping: which tenant a host name leads to",
-	"commit_batch":       "the cell's bookkeeping: each committer's last transaction",
-	"server_key_answer":  "public facts: other servers' verified keys",
-	"server_reach":       "the cell's bookkeeping: which hosts answer (engine rule 21)",
-	"federation_domain":  "the federation list publisher's own data",
-	"federation_version": "the federation list publisher's own data",
-	"federation_list":    "the federation list that this cell last verified: public facts",
+	"migration":           "the cell's bookkeeping: which migrations have run",
+	"host":                "the cell's bookkeeping: which tenant a host name leads to",
+	"commit_batch":        "the cell's bookkeeping: each committer's last transaction",
+	"server_key_answer":   "public facts: other servers' verified keys",
+	"server_reach":        "the cell's bookkeeping: which hosts answer (engine rule 21)",
+	"federation_domain":   "the federation list publisher's own data",
+	"federation_version":  "the federation list publisher's own data",
+	"federation_list":     "the federation list that this cell last verified: public facts",
+	"directory_resource":  "the directory's own data (central services)",
+	"directory_reference": "the directory's own data (central services)",
+	"directory_string":    "the directory's own data (central services)",
+	"directory_token":     "the directory's own data (central services)",
+	"directory_position":  "the directory's own data (central services)",
 }

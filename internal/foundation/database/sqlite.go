@@ -159,7 +159,9 @@ func (d *sqliteDialect) retryable(err error) bool {
 	return errors.As(err, &e) && (e.Code()&0xff == sqlite3.SQLITE_BUSY || e.Code()&0xff == sqlite3.SQLITE_LOCKED)
 }
 
-func (d *sqliteDialect) pipeline(context.Context) (Pipeline, error) { return &sqlitePipeline{d: d}, nil }
+func (d *sqliteDialect) pipeline(context.Context) (Pipeline, error) {
+	return &sqlitePipeline{d: d}, nil
+}
 
 // sqlitePipeline runs the committer's batches with prepared row statements (commit.md, 5.5).
 type sqlitePipeline struct {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -91,29 +92,55 @@ type Spec struct {
 
 // Create makes a tenant and its host rows. It answers [ErrExists] when the name is or was taken.
 func (s *Store) Create(ctx context.Context, spec Spec) (*Tenant, error) {
-	t := &Tenant{ID: newID(), Name: spec.Name, Epoch: 1, State: Active, Insurance: spec.Insurance, DisplayName: spec.DisplayName, TelematikID: spec.TelematikID}
-	err := s.db.Write(ctx, func(tx *database.Tx) error {
-		n, err := tx.Exec(ctx, `INSERT INTO tenant (tenant, name, epoch, position, state, insurance, display_name, telematik_id, created)
-			VALUES ($1, $2, $3, 0, $4, $5, $6, $7, $8) ON CONFLICT (name) DO NOTHING`,
-			int64(t.ID), string(t.Name), t.Epoch, string(t.State), t.Insurance, t.DisplayName, t.TelematikID, time.Now().UnixMilli())
-		if err != nil {
-			return err
-		}
-		if n == 0 {
-			return fmt.Errorf("%w: %s", ErrExists, spec.Name)
-		}
-		if err := addHosts(ctx, tx, t.ID, ServerHost, []string{string(spec.Name)}); err != nil {
-			return err
-		}
-		if err := addHosts(ctx, tx, t.ID, ClientHost, spec.ClientHosts); err != nil {
-			return err
-		}
-		return addHosts(ctx, tx, t.ID, FederationHost, spec.FederationHosts)
-	})
+	made, err := s.CreateAll(ctx, []Spec{spec})
 	if err != nil {
 		return nil, err
 	}
-	return t, nil
+	return made[0], nil
+}
+
+// createTogether is how many tenants one transaction of CreateAll makes.
+const createTogether = 1000
+
+// CreateAll is Create for many, a thousand in a transaction. After an error the transactions before it stay.
+func (s *Store) CreateAll(ctx context.Context, specs []Spec) ([]*Tenant, error) {
+	made := make([]*Tenant, 0, len(specs))
+	for chunk := range slices.Chunk(specs, createTogether) {
+		tenants := make([]*Tenant, len(chunk))
+		err := s.db.Write(ctx, func(tx *database.Tx) (err error) {
+			for i, spec := range chunk {
+				if tenants[i], err = create(ctx, tx, spec); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		made = append(made, tenants...)
+	}
+	return made, nil
+}
+
+func create(ctx context.Context, tx *database.Tx, spec Spec) (*Tenant, error) {
+	t := &Tenant{ID: newID(), Name: spec.Name, Epoch: 1, State: Active, Insurance: spec.Insurance, DisplayName: spec.DisplayName, TelematikID: spec.TelematikID}
+	n, err := tx.Exec(ctx, `INSERT INTO tenant (tenant, name, epoch, position, state, insurance, display_name, telematik_id, created)
+		VALUES ($1, $2, $3, 0, $4, $5, $6, $7, $8) ON CONFLICT (name) DO NOTHING`,
+		int64(t.ID), string(t.Name), t.Epoch, string(t.State), t.Insurance, t.DisplayName, t.TelematikID, time.Now().UnixMilli())
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 {
+		return nil, fmt.Errorf("%w: %s", ErrExists, spec.Name)
+	}
+	if err := addHosts(ctx, tx, t.ID, ServerHost, []string{string(spec.Name)}); err != nil {
+		return nil, err
+	}
+	if err := addHosts(ctx, tx, t.ID, ClientHost, spec.ClientHosts); err != nil {
+		return nil, err
+	}
+	return t, addHosts(ctx, tx, t.ID, FederationHost, spec.FederationHosts)
 }
 
 func addHosts(ctx context.Context, tx *database.Tx, t ID, kind HostKind, hosts []string) error {

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/konsil-health/konsil/bench"
+)
+
+// benchCommand is konsil bench.
+type benchCommand struct {
+	Name     string        `arg:"" enum:"send,tenants" help:"What to measure: send (durable messages per second), tenants (what idle tenants cost)."`
+	Database string        `enum:"sqlite,postgres" default:"sqlite" help:"sqlite or postgres."`
+	Postgres string        `placeholder:"URL" help:"PostgreSQL server, on which a schema is made and dropped. Default: postgres on 127.0.0.1:5432."`
+	Folder   string        `type:"path" placeholder:"DIR" help:"Where data lies meanwhile. Should be a real disk. Default: the system's temporary folder."`
+	Duration time.Duration `default:"5s" help:"How long each load lasts, at most 1m."`
+	Tenants  int           `default:"10000" help:"For tenants: how many are compared with ten."`
+	JSON     bool          `name:"json" help:"Print one JSON object instead of a table."`
+	Profile  string        `type:"path" placeholder:"FILE" help:"For send: write a CPU profile of the server under 64 senders."`
+	Heap     string        `type:"path" placeholder:"FILE" help:"For send: write a heap profile of the server."`
+}
+
+// Run measures and prints what was found.
+func (c *benchCommand) Run(ctx context.Context) error {
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	report, err := bench.Run(ctx, c.Name, bench.Options{Program: program, Database: c.Database, Postgres: c.Postgres, Folder: c.Folder,
+		Duration: c.Duration, Tenants: c.Tenants, Profile: c.Profile, HeapProfile: c.Heap,
+		Progress: func(text string) { fmt.Fprintln(os.Stderr, text) }})
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return report.WriteJSON(os.Stdout)
+	}
+	return report.WriteTable(os.Stdout)
+}
