@@ -3,20 +3,24 @@
 package server
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/konsil-health/konsil/internal/foundation/config"
 	"github.com/konsil-health/konsil/internal/foundation/keyring"
 	"github.com/konsil-health/konsil/internal/foundation/observe"
+	"github.com/konsil-health/konsil/internal/server/authority"
 )
 
 // masterKey reads the master key, or draws one at the first start where the environment allows that.
@@ -107,6 +111,36 @@ func appendPEM(pool *x509.CertPool, name string) error {
 	}
 	if !pool.AppendCertsFromPEM(pem) {
 		return fmt.Errorf("root certificates: %s holds none", name)
+	}
+	return nil
+}
+
+// demoMarks stand in the subjects of certificates that prove nothing: those of this demonstration, and of everybody's test infrastructure.
+var demoMarks = []string{authority.Name, "TEST-ONLY", "NOT-VALID"}
+
+// refuseDemoRoots keeps demonstration and test roots out of production, whatever they are configured for.
+func refuseDemoRoots(c *config.Config) error {
+	if c.Environment != config.Production {
+		return nil
+	}
+	files := slices.Concat(c.CA, c.Telematik.CardRoots, c.Telematik.ListRoots)
+	for _, r := range c.Federation.Resolve {
+		if r.CA != "" {
+			files = append(files, r.CA)
+		}
+	}
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+			for _, mark := range demoMarks {
+				if bytes.Contains(block.Bytes, []byte(mark)) {
+					return fmt.Errorf("%s is a root of a demonstration or test (%q): production refuses it", name, mark)
+				}
+			}
+		}
 	}
 	return nil
 }

@@ -50,6 +50,9 @@ func New(ctx context.Context, c *config.Config, o Options) (*Server, error) {
 }
 
 func (s *Server) open(ctx context.Context, o Options) error {
+	if err := refuseDemoRoots(s.config); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(s.config.Data, 0o700); err != nil {
 		return fmt.Errorf("data folder: %w", err)
 	}
@@ -102,7 +105,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.node.start()
 	s.health.SetReady(true)
-	s.log.Info("ready", "client", s.ClientAddress(), "federation", s.FederationAddress(), "policy", s.config.Policy)
+	s.log.Info("ready", "client", s.ClientAddress(), "federation", s.FederationAddress(), "operator", s.address("operator"), "policy", s.config.Policy)
 
 	var err error
 	select {

@@ -20,6 +20,7 @@ import (
 	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/account"
+	"github.com/konsil-health/konsil/internal/homeserver/appservice"
 	"github.com/konsil-health/konsil/internal/homeserver/encryption"
 	"github.com/konsil-health/konsil/internal/homeserver/federation"
 	"github.com/konsil-health/konsil/internal/homeserver/media"
@@ -117,11 +118,15 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 
 	// The homeserver's slices. Where data flows back (a name into its rooms, a room to other servers), the earlier one gets a function of the
 	// later one, which is there before the first request.
+	services, err := appservice.Load(c.AppServices, c.SoleTenant())
+	if err != nil {
+		return nil, err
+	}
 	var rooms *room.Service
 	var keys *encryption.Service
 	accounts := account.New(account.Options{
 		DB: n.db, Committer: n.committer, Feed: feed, Policy: rules, Log: log,
-		Config: accountConfig(c),
+		Config: accountConfig(c), AppService: services.ByToken, AppServiceByID: services.ByID,
 		ProfileChanged: func(ctx context.Context, t *tenant.Tenant, user id.User) error {
 			return rooms.ProfileChanged(ctx, t, user)
 		},
