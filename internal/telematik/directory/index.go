@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package directory
+
+import (
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/konsil-health/konsil/internal/health/fhir"
+)
+
+// kind is how a search parameter compares.
+type kind uint8
+
+const (
+	text  kind = iota + 1 // by prefix of words, folded
+	token                 // by code, optionally with its system
+	near                  // by distance
+)
+
+// parameter is a search parameter of a resource type: where its values stand.
+type parameter struct {
+	name   string
+	kind   kind
+	values func(r *fhir.Resource) []fhir.Coding // text: Code holds the text
+}
+
+// link is a reference that a search may follow.
+type link struct {
+	name, element, target string
+}
+
+// short names a root in the index.
+var short = map[string]string{fhir.PractitionerRole: "PR", fhir.HealthcareService: "HS", fhir.Endpoint: "EP"}
+
+// links are the chains that a search may go, from each root (dossier §4.3).
+var links = map[string][]link{
+	fhir.PractitionerRole: {
+		{"practitioner", "practitioner", fhir.Practitioner}, {"location", "location", fhir.Location}, {"endpoint", "endpoint", fhir.Endpoint},
+		{"organization", "organization", fhir.Organization}, {"healthcareService", "healthcareService", fhir.HealthcareService},
+	},
+	fhir.HealthcareService: {
+		{"organization", "providedBy", fhir.Organization}, {"location", "location", fhir.Location}, {"endpoint", "endpoint", fhir.Endpoint},
+	},
+	fhir.Endpoint: {{"organization", "managingOrganization", fhir.Organization}},
+}
+
+// parameters are those of each type, named as FHIR R4 and the directory's package name them.
+var parameters = map[string][]parameter{
+	fhir.Practitioner: {
+		{"active", token, active}, {"identifier", token, codings("identifier")}, {"name", text, personName},
+		{"family", text, texts("name", "family")}, {"given", text, texts("name", "given")}, {"qualification", token, withDisplay("qualification", "code")},
+	},
+	fhir.PractitionerRole: {
+		{"active", token, active}, {"identifier", token, codings("identifier")}, {"specialty", token, withDisplay("specialty")}, {"role", token, withDisplay("code")},
+	},
+	fhir.Organization: {
+		{"active", token, active}, {"identifier", token, codings("identifier")}, {"name", text, texts("name")}, {"alias", text, texts("alias")},
+		{"type", token, withDisplay("type")}, {"type-display", text, texts("type", "coding", "display")},
+	},
+	fhir.HealthcareService: {
+		{"active", token, active}, {"identifier", token, codings("identifier")}, {"name", text, texts("name")}, {"specialty", token, withDisplay("specialty")},
+		{"service-type", token, withDisplay("type")}, {"service-category", token, withDisplay("category")}, {"characteristic", token, withDisplay("characteristic")},
+	},
+	fhir.Location: {
+		{"name", text, texts("name")}, {"address", text, address}, {"address-city", text, texts("address", "city")}, {"address-postalcode", text, texts("address", "postalCode")},
+		{"address-state", text, texts("address", "state")}, {"address-country", text, texts("address", "country")}, {"near", near, nil},
+	},
+	fhir.Endpoint: {
+		{"status", token, codes("status")}, {"identifier", token, codings("identifier")}, {"name", text, texts("name")}, {"address", text, texts("address")},
+		{"payload-type", token, withDisplay("payloadType")}, {"connection-type", token, withDisplay("connectionType")}, {"endpointVisibility", token, visibility},
+	},
+}
+
+// everywhere are the parameters of every root.
+var everywhere = []parameter{
+	{"_id", token, codes("id")}, {"_tag", token, codings("meta", "tag")}, {"owner-telematik-id", token, ownerID},
+}
+
+func texts(path ...string) func(*fhir.Resource) []fhir.Coding {
+	return func(r *fhir.Resource) []fhir.Coding { return plain(r.Strings(path...)) }
+}
+
+func codes(path ...string) func(*fhir.Resource) []fhir.Coding { return texts(path...) }
+
+func plain(values []string) []fhir.Coding {
+	all := make([]fhir.Coding, len(values))
+	for i, v := range values {
+		all[i].Code = v
+	}
+	return all
+}
+
+func codings(path ...string) func(*fhir.Resource) []fhir.Coding {
+	return func(r *fhir.Resource) []fhir.Coding { return r.Codings(path...) }
+}
+
+// withDisplay finds a concept by its code and by its display.
+func withDisplay(path ...string) func(*fhir.Resource) []fhir.Coding {
+	return func(r *fhir.Resource) []fhir.Coding {
+		found := r.Codings(path...)
+		for _, c := range slices.Clone(found) {
+			if c.Display != "" && c.Display != c.Code {
+				found = append(found, fhir.Coding{System: c.System, Code: c.Display})
+			}
+		}
+		return found
+	}
+}
+
+// active is true where the resource does not say otherwise.
+func active(r *fhir.Resource) []fhir.Coding {
+	if r.Bool("active", true) {
+		return []fhir.Coding{{Code: "true"}}
+	}
+	return []fhir.Coding{{Code: "false"}}
+}
+
+func personName(r *fhir.Resource) []fhir.Coding {
+	parts := append(append(r.Strings("name", "prefix"), r.Strings("name", "given")...), r.Strings("name", "family")...)
+	return plain(append(r.Strings("name", "text"), strings.Join(parts, " "), strings.Join(append(r.Strings("name", "family"), r.Strings("name", "given")...), " ")))
+}
+
+func address(r *fhir.Resource) []fhir.Coding {
+	var all []string
+	for _, part := range []string{"line", "city", "postalCode", "state", "country"} {
+		all = append(all, r.Strings("address", part)...)
+	}
+	return plain(all)
+}
+
+func visibility(r *fhir.Resource) []fhir.Coding {
+	if r.HiddenFromInsured() {
+		return []fhir.Coding{{System: fhir.SystemEndpointVisibility, Code: "hide-versicherte"}}
+	}
+	return nil
+}
+
+func ownerID(r *fhir.Resource) []fhir.Coding {
+	var all []fhir.Coding
+	for _, v := range r.Extensions(fhir.ExtensionOwnerTelematikID) {
+		if m, ok := v.(map[string]any); ok {
+			if s, ok := m["value"].(string); ok {
+				all = append(all, fhir.Coding{System: fhir.SystemTelematikID, Code: s})
+			}
+		}
+	}
+	return all
+}
+
+// rows are the search values of one root.
+type rows struct {
+	strings   map[[2]string]struct{} // param, value
+	tokens    map[[3]string]struct{} // param, system, code
+	positions [][2]int64
+	active    bool
+	hidden    bool
+	sort      string
+}
+
+// hiddenMark stands before the values of endpoints that insured people must not find.
+const hiddenMark = "!"
+
+// lookup finds a resource by "Type/id"; nil where it does not exist.
+type lookup func(reference string) *fhir.Resource
+
+// index computes what a root is found by.
+func index(r *fhir.Resource, find lookup) rows {
+	out := rows{strings: map[[2]string]struct{}{}, tokens: map[[3]string]struct{}{}, hidden: r.HiddenFromInsured()}
+	root := short[r.Type()]
+	out.take(root+":", "", r, slices.Concat(parameters[r.Type()], everywhere))
+	words := sentence(r)
+	switch r.Type() {
+	case fhir.Endpoint:
+		out.active = slices.Contains(r.Strings("status"), "active")
+		out.sort = fold(strings.Join(r.Strings("name"), " "))
+		for _, a := range r.Strings("address") {
+			if user, ok := fhir.MatrixUser(a); ok {
+				out.tokens[[3]string{root + ":" + mxidParameter, "", user}] = struct{}{}
+			}
+		}
+	case fhir.HealthcareService:
+		out.sort = fold(strings.Join(r.Strings("name"), " "))
+	}
+	for _, l := range links[r.Type()] {
+		for _, ref := range r.References(l.element) {
+			target := find(ref)
+			if target == nil || target.Type() != l.target {
+				continue
+			}
+			mark := ""
+			if l.target == fhir.Endpoint && target.HiddenFromInsured() {
+				mark = hiddenMark
+			}
+			out.take(mark+root+":"+l.name+".", l.name, target, parameters[l.target])
+			if l.target != fhir.Endpoint {
+				words += " " + sentence(target)
+			}
+			switch {
+			case l.name == "practitioner":
+				out.active = target.Bool("active", true) && r.Bool("active", true)
+				out.sort = fold(strings.Join(append(target.Strings("name", "family"), target.Strings("name", "given")...), " "))
+			case l.name == "organization" && r.Type() == fhir.HealthcareService:
+				out.active = target.Bool("active", true) && r.Bool("active", true)
+				out.hidden = out.hidden || target.HiddenFromInsured()
+				out.sort = fold(strings.Join(target.Strings("name"), " ") + " " + out.sort)
+			}
+		}
+	}
+	for word := range strings.FieldsSeq(fold(words)) {
+		out.strings[[2]string{root + ":_text", cut(word)}] = struct{}{}
+	}
+	return out
+}
+
+// mxidParameter is the index of endpoints by Matrix user id; no search parameter has the name.
+const mxidParameter = "mxid"
+
+// take adds the values of a resource under a prefix.
+func (out *rows) take(prefix, chain string, r *fhir.Resource, all []parameter) {
+	for _, p := range all {
+		switch p.kind {
+		case near:
+			lat, long := r.Numbers("position", "latitude"), r.Numbers("position", "longitude")
+			if chain != "" && len(lat) == 1 && len(long) == 1 && math.Abs(lat[0]) <= 90 && math.Abs(long[0]) <= 180 {
+				out.positions = append(out.positions, [2]int64{int64(lat[0] * 1e6), int64(long[0] * 1e6)})
+			}
+		case text:
+			for _, v := range p.values(r) {
+				for _, s := range starts(fold(v.Code)) {
+					out.strings[[2]string{prefix + p.name, s}] = struct{}{}
+				}
+			}
+		case token:
+			for _, v := range p.values(r) {
+				if v.Code != "" && len(v.Code) <= 200 && len(v.System) <= 200 {
+					out.tokens[[3]string{prefix + p.name, v.System, v.Code}] = struct{}{}
+				}
+				if v.Display != "" {
+					for _, s := range starts(fold(v.Display)) {
+						out.strings[[2]string{prefix + p.name + ":text", s}] = struct{}{}
+					}
+				}
+			}
+		}
+	}
+}
+
+// sentence is what _text finds of a resource: names, displays, address and identifiers.
+func sentence(r *fhir.Resource) string {
+	var all []string
+	for _, path := range [][]string{
+		{"name"}, {"name", "text"}, {"name", "family"}, {"name", "given"}, {"name", "prefix"}, {"alias"}, {"type", "coding", "display"}, {"specialty", "coding", "display"},
+		{"qualification", "code", "coding", "display"}, {"address", "line"}, {"address", "city"}, {"address", "postalCode"}, {"identifier", "value"},
+	} {
+		all = append(all, r.Strings(path...)...)
+	}
+	return strings.Join(all, " ")
+}
+
+// parameterOf finds what a filter's chain means for a root type.
+func parameterOf(root string, path []string) (parameter, bool) {
+	switch len(path) {
+	case 1:
+		for _, p := range slices.Concat(parameters[root], everywhere) {
+			if p.name == path[0] {
+				return p, true
+			}
+		}
+	case 2:
+		for _, l := range links[root] {
+			if l.name != path[0] {
+				continue
+			}
+			for _, p := range parameters[l.target] {
+				if p.name == path[1] {
+					return p, true
+				}
+			}
+		}
+	}
+	return parameter{}, false
+}

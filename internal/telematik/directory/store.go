@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package directory
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/konsil-health/konsil/internal/foundation/database"
+	"github.com/konsil-health/konsil/internal/health/fhir"
+)
+
+// Store keeps and finds resources. It is safe for concurrent use.
+type Store struct {
+	db  *database.DB
+	now func() time.Time
+}
+
+// NewStore returns the directory's store; a nil clock is the system's.
+func NewStore(db *database.DB, now func() time.Time) *Store {
+	if now == nil {
+		now = time.Now
+	}
+	return &Store{db: db, now: now}
+}
+
+// Entry is a resource to store and the Telematik-ID of whoever may change it.
+type Entry struct {
+	Resource *fhir.Resource
+	Owner    string
+}
+
+// perTransaction bounds how many resources one transaction writes.
+const perTransaction = 300
+
+// Put stores resources under the ids they have, new ones and changed ones, and indexes every entry that they are part of. References among them
+// may point forward.
+func (s *Store) Put(ctx context.Context, entries ...Entry) error {
+	for len(entries) > 0 {
+		n := min(perTransaction, len(entries))
+		if err := s.db.Write(ctx, func(tx *database.Tx) error {
+			w := newWriter(tx, s.now())
+			return w.put(ctx, entries[:n])
+		}); err != nil {
+			return err
+		}
+		entries = entries[n:]
+	}
+	return nil
+}
+
+// Get reads a resource by "Type/id". It answers nil where there is none, and the owner's Telematik-ID.
+func (s *Store) Get(ctx context.Context, reference string) (r *fhir.Resource, owner string, err error) {
+	kind, id, _ := strings.Cut(reference, "/")
+	return scanOne(s.db.QueryRow(ctx, "SELECT json, owner FROM directory_resource WHERE type = $1 AND id = $2", kind, id))
+}
+
+// Owned lists the resources of a type that a Telematik-ID owns, by id.
+func (s *Store) Owned(ctx context.Context, owner, kind string) ([]*fhir.Resource, error) {
+	rows, err := s.db.Query(ctx, "SELECT json FROM directory_resource WHERE owner = $1 AND type = $2 ORDER BY id LIMIT 100", owner, kind)
+	return database.All(rows, err, func(rows *sql.Rows) (*fhir.Resource, error) {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			return nil, err
+		}
+		return fhir.Parse([]byte(text))
+	})
+}
+
+func scanOne(row *sql.Row) (*fhir.Resource, string, error) {
+	var text, owner string
+	err := row.Scan(&text, &owner)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, "", nil
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("directory: %w", err)
+	}
+	r, err := fhir.Parse([]byte(text))
+	return r, owner, err
+}
+
+// writer changes resources and their index within one transaction.
+type writer struct {
+	tx    *database.Tx
+	now   time.Time
+	known map[string]*fhir.Resource // by reference; nil: does not exist
+	nids  map[string]int64
+	// pending rows, by table
+	strings, tokens, references, positions []any
+}
+
+func newWriter(tx *database.Tx, now time.Time) *writer {
+	return &writer{tx: tx, now: now, known: map[string]*fhir.Resource{}, nids: map[string]int64{}}
+}
+
+func (w *writer) put(ctx context.Context, entries []Entry) error {
+	fresh := map[string]bool{}
+	var changed []string
+	for _, e := range entries {
+		ref := e.Resource.Reference()
+		isNew, err := w.store(ctx, e)
+		if err != nil {
+			return err
+		}
+		fresh[ref] = isNew
+		changed = append(changed, ref)
+	}
+	todo := map[string]bool{}
+	var order []string
+	add := func(ref string) {
+		kind, _, _ := strings.Cut(ref, "/")
+		if short[kind] != "" && !todo[ref] {
+			todo[ref] = true
+			order = append(order, ref)
+		}
+	}
+	for _, ref := range changed {
+		add(ref)
+		sources, err := w.sources(ctx, ref)
+		if err != nil {
+			return err
+		}
+		for _, source := range sources {
+			add(source)
+		}
+	}
+	for _, ref := range order {
+		if err := w.reindex(ctx, ref, fresh[ref]); err != nil {
+			return err
+		}
+	}
+	return w.flush(ctx)
+}
+
+// sources lists the resources that refer to one.
+func (w *writer) sources(ctx context.Context, target string) ([]string, error) {
+	rows, err := w.tx.Query(ctx, `SELECT r.type, r.id FROM directory_reference f JOIN directory_resource r ON r.nid = f.nid WHERE f.target = $1`, target)
+	return database.All(rows, err, func(rows *sql.Rows) (string, error) {
+		var kind, id string
+		err := rows.Scan(&kind, &id)
+		return kind + "/" + id, err
+	})
+}
+
+// store writes the resource's row and references and stamps its meta.
+func (w *writer) store(ctx context.Context, e Entry) (isNew bool, err error) {
+	r := e.Resource
+	var nid, version int64
+	err = w.tx.QueryRow(ctx, "SELECT nid, version FROM directory_resource WHERE type = $1 AND id = $2", r.Type(), r.ID()).Scan(&nid, &version)
+	if errors.Is(err, sql.ErrNoRows) {
+		nid, isNew = database.NewID(), true
+	} else if err != nil {
+		return false, fmt.Errorf("directory: %w", err)
+	}
+	version++
+	r, err = stamp(r, version, w.now)
+	if err != nil {
+		return false, err
+	}
+	if isNew {
+		_, err = w.tx.Exec(ctx, `INSERT INTO directory_resource (nid, type, id, version, updated, owner, active, hidden, sort, json)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`, nid, r.Type(), r.ID(), version, w.now.UnixMilli(), e.Owner, false, false, []byte{}, string(r.JSON()))
+	} else {
+		_, err = w.tx.Exec(ctx, "UPDATE directory_resource SET version = $2, updated = $3, owner = $4, json = $5 WHERE nid = $1",
+			nid, version, w.now.UnixMilli(), e.Owner, string(r.JSON()))
+	}
+	if err != nil {
+		return false, fmt.Errorf("directory: storing %s: %w", r.Reference(), err)
+	}
+	if !isNew {
+		if _, err := w.tx.Exec(ctx, "DELETE FROM directory_reference WHERE nid = $1", nid); err != nil {
+			return false, fmt.Errorf("directory: %w", err)
+		}
+	}
+	seen := map[string]bool{}
+	for _, l := range links[r.Type()] {
+		for _, ref := range r.References(l.element) {
+			if !seen[l.element+" "+ref] {
+				seen[l.element+" "+ref] = true
+				w.references = append(w.references, nid, l.element, ref)
+			}
+		}
+	}
+	w.known[r.Reference()], w.nids[r.Reference()] = r, nid
+	return isNew, nil
+}
+
+// stamp sets meta.versionId and meta.lastUpdated and keeps the rest of meta.
+func stamp(r *fhir.Resource, version int64, now time.Time) (*fhir.Resource, error) {
+	meta := map[string]any{}
+	for _, v := range r.At("meta") {
+		if m, ok := v.(map[string]any); ok {
+			for k, v := range m {
+				meta[k] = v
+			}
+		}
+	}
+	meta["versionId"], meta["lastUpdated"] = strconv.FormatInt(version, 10), now.UTC().Format("2006-01-02T15:04:05.000Z07:00")
+	return r.With(map[string]any{"meta": meta})
+}
+
+// remove deletes a resource; whoever refers to it is indexed anew without it.
+func (w *writer) remove(ctx context.Context, reference string) error {
+	kind, id, _ := strings.Cut(reference, "/")
+	var nid int64
+	if err := w.tx.QueryRow(ctx, "SELECT nid FROM directory_resource WHERE type = $1 AND id = $2", kind, id).Scan(&nid); err != nil {
+		return fmt.Errorf("directory: %w", err)
+	}
+	for _, table := range []string{"directory_resource", "directory_reference", "directory_string", "directory_token", "directory_position"} {
+		if _, err := w.tx.Exec(ctx, "DELETE FROM "+table+" WHERE nid = $1", nid); err != nil {
+			return fmt.Errorf("directory: deleting %s: %w", reference, err)
+		}
+	}
+	w.known[reference] = nil
+	sources, err := w.sources(ctx, reference)
+	if err != nil {
+		return err
+	}
+	for _, source := range sources {
+		if err := w.reindex(ctx, source, false); err != nil {
+			return err
+		}
+	}
+	return w.flush(ctx)
+}
+
+// reindex replaces the search values of a root.
+func (w *writer) reindex(ctx context.Context, reference string, fresh bool) error {
+	kind, id, _ := strings.Cut(reference, "/")
+	if short[kind] == "" {
+		return nil
+	}
+	var failed error
+	find := func(ref string) *fhir.Resource {
+		if r, ok := w.known[ref]; ok {
+			return r
+		}
+		kind, id, _ := strings.Cut(ref, "/")
+		r, _, err := scanOne(w.tx.QueryRow(ctx, "SELECT json, owner FROM directory_resource WHERE type = $1 AND id = $2", kind, id))
+		if err != nil {
+			failed = err
+		}
+		w.known[ref] = r
+		return r
+	}
+	r := find(reference)
+	if r == nil || failed != nil {
+		return failed
+	}
+	nid, ok := w.nids[reference]
+	if !ok {
+		if err := w.tx.QueryRow(ctx, "SELECT nid FROM directory_resource WHERE type = $1 AND id = $2", kind, id).Scan(&nid); err != nil {
+			return fmt.Errorf("directory: %w", err)
+		}
+	}
+	out := index(r, find)
+	if failed != nil {
+		return failed
+	}
+	if !fresh {
+		for _, table := range []string{"directory_string", "directory_token", "directory_position"} {
+			if _, err := w.tx.Exec(ctx, "DELETE FROM "+table+" WHERE nid = $1", nid); err != nil {
+				return fmt.Errorf("directory: %w", err)
+			}
+		}
+	}
+	if _, err := w.tx.Exec(ctx, "UPDATE directory_resource SET active = $2, hidden = $3, sort = $4 WHERE nid = $1", nid, out.active, out.hidden, []byte(cut(out.sort))); err != nil {
+		return fmt.Errorf("directory: indexing %s: %w", reference, err)
+	}
+	for row := range out.strings {
+		w.strings = append(w.strings, nid, row[0], []byte(row[1]))
+	}
+	for row := range out.tokens {
+		w.tokens = append(w.tokens, nid, row[0], row[1], row[2])
+	}
+	seen := map[[2]int64]bool{}
+	for _, p := range out.positions {
+		if !seen[p] {
+			seen[p] = true
+			w.positions = append(w.positions, nid, p[0], p[1])
+		}
+	}
+	return nil
+}
+
+// flush writes the pending rows, many in a statement.
+func (w *writer) flush(ctx context.Context) error {
+	for _, t := range []struct {
+		head    string
+		columns int
+		rows    *[]any
+	}{
+		{"INSERT INTO directory_reference (nid, element, target) VALUES ", 3, &w.references},
+		{"INSERT INTO directory_string (nid, param, value) VALUES ", 3, &w.strings},
+		{"INSERT INTO directory_token (nid, param, system, code) VALUES ", 4, &w.tokens},
+		{"INSERT INTO directory_position (nid, latitude, longitude) VALUES ", 3, &w.positions},
+	} {
+		rest := *t.rows
+		for _, size := range []int{100, 10, 1} { // few statement texts, so that they stay prepared
+			for len(rest) >= size*t.columns {
+				if _, err := w.tx.Exec(ctx, t.head+tuples(size, t.columns), rest[:size*t.columns]...); err != nil {
+					return fmt.Errorf("directory: indexing: %w", err)
+				}
+				rest = rest[size*t.columns:]
+			}
+		}
+		*t.rows = nil
+	}
+	return nil
+}
+
+func tuples(rows, columns int) string {
+	var b strings.Builder
+	for i := range rows {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString("(" + database.Marks(i*columns+1, columns) + ")")
+	}
+	return b.String()
+}
