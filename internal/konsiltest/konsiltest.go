@@ -7,12 +7,17 @@ package konsiltest
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -29,8 +34,10 @@ type Spec struct {
 	Tenants []string
 	// Database is the URL of its database; empty is SQLite in the cell's own folder.
 	Database string
-	// Configure changes the configuration before the start.
+	// Configure changes the configuration before the start; it cannot reach a cell in a process of its own.
 	Configure func(*config.Config)
+	// Program is the konsil binary. With it the cell is a child process that [Cell.Kill] can end at any instant.
+	Program string
 }
 
 // Network is a number of cells that know each other.
@@ -52,6 +59,8 @@ type Cell struct {
 	client, federation string // addresses, kept over restarts
 	stop               context.CancelFunc
 	ended              chan error
+	program, file      string // binary and configuration of a cell in a process of its own
+	process            *exec.Cmd
 }
 
 // stopWithin bounds how long a node may take to stop (issue 3: 10 s); it only ends a test that hangs.
@@ -75,10 +84,14 @@ func New(t testing.TB, specs ...Spec) *Network {
 		}
 	}
 	for i, spec := range specs {
-		c := &Cell{t: t, client: clients[i].Addr().String(), federation: federations[i].Addr().String()}
+		c := &Cell{t: t, client: clients[i].Addr().String(), federation: federations[i].Addr().String(), program: spec.Program}
 		c.URL = "http://" + c.client
 		c.Config = n.config(spec, c, resolve)
 		n.cells = append(n.cells, c)
+		if c.program != "" {
+			clients[i].Close()
+			federations[i].Close()
+		}
 		c.start(server.Options{Client: clients[i : i+1], Federation: federations[i : i+1]})
 		t.Cleanup(func() {
 			if c.stop != nil {
@@ -106,14 +119,22 @@ func Each(t *testing.T, databases int, f func(t *testing.T, urls []string)) {
 	})
 }
 
+// Ports of cells lie below the range from which systems take the ports of outgoing connections: otherwise such a connection could sit on a cell's port
+// while the cell restarts.
+const firstPort, lastPort = 12_000, 32_000
+
 // free takes a port that nobody has.
 func free(t testing.TB) net.Listener {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(firstPort+rand.IntN(lastPort-firstPort))))
+		if err == nil {
+			return l
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatal(err)
+		}
 	}
-	return l
 }
 
 // sharedSecret registers accounts in plain Matrix mode.
@@ -138,27 +159,31 @@ func (n *Network) config(spec Spec, cell *Cell, resolve map[string]config.Resolv
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	c, err := config.Load(config.Source{Environ: []string{}, Text: fmt.Appendf(nil, `
+	text := fmt.Appendf(nil, `
 policy: open
 data: %q
+database: {url: %q}
 tenants: [%s]
 listeners:
   client: [%q]
   federation: [{address: %q, certificate: %q, key: %q}]
 registration: {mode: open, secret: %s}
 rate_limits: false
-logging: {access: false, level: warn}
-federation: {retry: {first: 50ms, max: 1s}}
-`, folder, quoted(spec.Tenants), cell.client, cell.federation, certFile, keyFile, sharedSecret)})
+logging: {access: false, level: %s}
+federation:
+  retry: {first: 50ms, max: 1s}
+  resolve:
+`, folder, spec.Database, quoted(spec.Tenants), cell.client, cell.federation, certFile, keyFile, sharedSecret, cell.logLevel())
+	for name, r := range resolve {
+		text = fmt.Appendf(text, "    %q: {address: %q, ca: %q}\n", name, r.Address, caFile)
+	}
+	c, err := config.Load(config.Source{Environ: []string{}, Text: text})
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	if spec.Database != "" {
-		c.Database.URL = spec.Database
-	}
-	c.Federation.Resolve = map[string]config.Resolve{}
-	for name, r := range resolve {
-		c.Federation.Resolve[name] = config.Resolve{Address: r.Address, CA: caFile}
+	cell.file = filepath.Join(folder, "konsil.yaml")
+	if err := os.WriteFile(cell.file, text, 0o600); err != nil {
+		n.t.Fatal(err)
 	}
 	if spec.Configure != nil {
 		spec.Configure(c)
@@ -182,6 +207,10 @@ func (n *Network) Roots() *x509.CertPool { return n.ca.Pool() }
 
 func (c *Cell) start(o server.Options) {
 	c.t.Helper()
+	if c.program != "" {
+		c.startProcess()
+		return
+	}
 	o.Log = observe.NewLogger(observe.LogOptions{Output: logWriter{c.t}, Level: slog.LevelWarn})
 	ctx, stop := context.WithCancel(context.Background())
 	s, err := server.New(ctx, c.Config, o)
