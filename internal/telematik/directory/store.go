@@ -87,29 +87,22 @@ func scanOne(row *sql.Row) (*fhir.Resource, string, error) {
 
 // writer changes resources and their index within one transaction.
 type writer struct {
-	tx    *database.Tx
-	now   time.Time
-	known map[string]*fhir.Resource // by reference; nil: does not exist
-	nids  map[string]int64
+	tx     *database.Tx
+	now    time.Time
+	known  map[string]*fhir.Resource // by reference; nil: does not exist
+	stored map[string]existing       // by reference
+	fresh  map[string]int            // new in this transaction: where its row waits in resources
 	// pending rows, by table
-	strings, tokens, references, positions []any
+	resources, strings, tokens, references, positions []any
 }
 
 func newWriter(tx *database.Tx, now time.Time) *writer {
-	return &writer{tx: tx, now: now, known: map[string]*fhir.Resource{}, nids: map[string]int64{}}
+	return &writer{tx: tx, now: now, known: map[string]*fhir.Resource{}, stored: map[string]existing{}, fresh: map[string]int{}}
 }
 
 func (w *writer) put(ctx context.Context, entries []Entry) error {
-	fresh := map[string]bool{}
-	var changed []string
-	for _, e := range entries {
-		ref := e.Resource.Reference()
-		isNew, err := w.store(ctx, e)
-		if err != nil {
-			return err
-		}
-		fresh[ref] = isNew
-		changed = append(changed, ref)
+	if err := w.prefetch(ctx, entries); err != nil {
+		return err
 	}
 	todo := map[string]bool{}
 	var order []string
@@ -120,27 +113,58 @@ func (w *writer) put(ctx context.Context, entries []Entry) error {
 			order = append(order, ref)
 		}
 	}
-	for _, ref := range changed {
-		add(ref)
-		sources, err := w.sources(ctx, ref)
-		if err != nil {
+	for _, e := range entries {
+		if err := w.store(ctx, e); err != nil {
 			return err
 		}
-		for _, source := range sources {
-			add(source)
-		}
+		add(e.Resource.Reference())
+	}
+	targets := make([]any, len(entries))
+	for i, e := range entries {
+		targets[i] = e.Resource.Reference()
+	}
+	sources, err := w.sources(ctx, targets)
+	if err != nil {
+		return err
+	}
+	for _, source := range sources {
+		add(source)
 	}
 	for _, ref := range order {
-		if err := w.reindex(ctx, ref, fresh[ref]); err != nil {
+		if err := w.reindex(ctx, ref); err != nil {
 			return err
 		}
 	}
 	return w.flush(ctx)
 }
 
-// sources lists the resources that refer to one.
-func (w *writer) sources(ctx context.Context, target string) ([]string, error) {
-	rows, err := w.tx.Query(ctx, `SELECT r.type, r.id FROM directory_reference f JOIN directory_resource r ON r.nid = f.nid WHERE f.target = $1`, target)
+// existing is what a stored resource has already.
+type existing struct{ nid, version int64 }
+
+// prefetch looks up in one query which of the resources are stored already.
+func (w *writer) prefetch(ctx context.Context, entries []Entry) error {
+	args := make([]any, len(entries))
+	for i, e := range entries {
+		args[i] = e.Resource.ID()
+	}
+	rows, err := w.tx.Query(ctx, "SELECT type, id, nid, version FROM directory_resource WHERE id IN ("+database.Marks(1, len(args))+")", args...)
+	_, err = database.All(rows, err, func(rows *sql.Rows) (struct{}, error) {
+		var kind, id string
+		var e existing
+		err := rows.Scan(&kind, &id, &e.nid, &e.version)
+		w.stored[kind+"/"+id] = e
+		return struct{}{}, err
+	})
+	if err != nil {
+		return fmt.Errorf("directory: %w", err)
+	}
+	return nil
+}
+
+// sources lists the resources that refer to any of some.
+func (w *writer) sources(ctx context.Context, targets []any) ([]string, error) {
+	rows, err := w.tx.Query(ctx, "SELECT r.type, r.id FROM directory_reference f JOIN directory_resource r ON r.nid = f.nid WHERE f.target IN ("+
+		database.Marks(1, len(targets))+") ORDER BY r.nid", targets...)
 	return database.All(rows, err, func(rows *sql.Rows) (string, error) {
 		var kind, id string
 		err := rows.Scan(&kind, &id)
@@ -148,47 +172,44 @@ func (w *writer) sources(ctx context.Context, target string) ([]string, error) {
 	})
 }
 
-// store writes the resource's row and references and stamps its meta.
-func (w *writer) store(ctx context.Context, e Entry) (isNew bool, err error) {
-	r := e.Resource
-	var nid, version int64
-	err = w.tx.QueryRow(ctx, "SELECT nid, version FROM directory_resource WHERE type = $1 AND id = $2", r.Type(), r.ID()).Scan(&nid, &version)
-	if errors.Is(err, sql.ErrNoRows) {
-		nid, isNew = database.NewID(), true
-	} else if err != nil {
-		return false, fmt.Errorf("directory: %w", err)
+// store writes the resource's row and references and stamps its meta; a new row waits for the flush, with what the index says of it.
+func (w *writer) store(ctx context.Context, e Entry) error {
+	ref := e.Resource.Reference()
+	if _, twice := w.fresh[ref]; twice {
+		return fmt.Errorf("directory: %s twice", ref)
 	}
-	version++
-	r, err = stamp(r, version, w.now)
+	old, known := w.stored[ref]
+	if !known {
+		old.nid = database.NewID()
+	}
+	old.version++
+	r, err := stamp(e.Resource, old.version, w.now)
 	if err != nil {
-		return false, err
+		return err
 	}
-	if isNew {
-		_, err = w.tx.Exec(ctx, `INSERT INTO directory_resource (nid, type, id, version, updated, owner, active, hidden, sort, json)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`, nid, r.Type(), r.ID(), version, w.now.UnixMilli(), e.Owner, false, false, []byte{}, string(r.JSON()))
-	} else {
-		_, err = w.tx.Exec(ctx, "UPDATE directory_resource SET version = $2, updated = $3, owner = $4, json = $5 WHERE nid = $1",
-			nid, version, w.now.UnixMilli(), e.Owner, string(r.JSON()))
-	}
-	if err != nil {
-		return false, fmt.Errorf("directory: storing %s: %w", r.Reference(), err)
-	}
-	if !isNew {
-		if _, err := w.tx.Exec(ctx, "DELETE FROM directory_reference WHERE nid = $1", nid); err != nil {
-			return false, fmt.Errorf("directory: %w", err)
+	if known {
+		if _, err = w.tx.Exec(ctx, "UPDATE directory_resource SET version = $2, updated = $3, owner = $4, json = $5 WHERE nid = $1",
+			old.nid, old.version, w.now.UnixMilli(), e.Owner, string(r.JSON())); err != nil {
+			return fmt.Errorf("directory: storing %s: %w", ref, err)
 		}
+		if _, err := w.tx.Exec(ctx, "DELETE FROM directory_reference WHERE nid = $1", old.nid); err != nil {
+			return fmt.Errorf("directory: %w", err)
+		}
+	} else {
+		w.fresh[ref] = len(w.resources)
+		w.resources = append(w.resources, old.nid, r.Type(), r.ID(), old.version, w.now.UnixMilli(), e.Owner, false, false, []byte{}, string(r.JSON()))
 	}
 	seen := map[string]bool{}
 	for _, l := range links[r.Type()] {
-		for _, ref := range r.References(l.element) {
-			if !seen[l.element+" "+ref] {
-				seen[l.element+" "+ref] = true
-				w.references = append(w.references, nid, l.element, ref)
+		for _, target := range r.References(l.element) {
+			if !seen[l.element+" "+target] {
+				seen[l.element+" "+target] = true
+				w.references = append(w.references, old.nid, l.element, target)
 			}
 		}
 	}
-	w.known[r.Reference()], w.nids[r.Reference()] = r, nid
-	return isNew, nil
+	w.known[ref], w.stored[ref] = r, old
+	return nil
 }
 
 // stamp sets meta.versionId and meta.lastUpdated and keeps the rest of meta.
@@ -218,12 +239,12 @@ func (w *writer) remove(ctx context.Context, reference string) error {
 		}
 	}
 	w.known[reference] = nil
-	sources, err := w.sources(ctx, reference)
+	sources, err := w.sources(ctx, []any{reference})
 	if err != nil {
 		return err
 	}
 	for _, source := range sources {
-		if err := w.reindex(ctx, source, false); err != nil {
+		if err := w.reindex(ctx, source); err != nil {
 			return err
 		}
 	}
@@ -231,7 +252,7 @@ func (w *writer) remove(ctx context.Context, reference string) error {
 }
 
 // reindex replaces the search values of a root.
-func (w *writer) reindex(ctx context.Context, reference string, fresh bool) error {
+func (w *writer) reindex(ctx context.Context, reference string) error {
 	kind, id, _ := strings.Cut(reference, "/")
 	if short[kind] == "" {
 		return nil
@@ -253,25 +274,30 @@ func (w *writer) reindex(ctx context.Context, reference string, fresh bool) erro
 	if r == nil || failed != nil {
 		return failed
 	}
-	nid, ok := w.nids[reference]
-	if !ok {
-		if err := w.tx.QueryRow(ctx, "SELECT nid FROM directory_resource WHERE type = $1 AND id = $2", kind, id).Scan(&nid); err != nil {
+	if _, ok := w.stored[reference]; !ok {
+		var e existing
+		if err := w.tx.QueryRow(ctx, "SELECT nid, version FROM directory_resource WHERE type = $1 AND id = $2", kind, id).Scan(&e.nid, &e.version); err != nil {
 			return fmt.Errorf("directory: %w", err)
 		}
+		w.stored[reference] = e
 	}
+	nid := w.stored[reference].nid
 	out := index(r, find)
 	if failed != nil {
 		return failed
 	}
-	if !fresh {
+	sort := []byte(cut(out.sort))
+	if at, fresh := w.fresh[reference]; fresh {
+		w.resources[at+6], w.resources[at+7], w.resources[at+8] = out.active, out.hidden, sort
+	} else {
 		for _, table := range []string{"directory_string", "directory_token", "directory_position"} {
 			if _, err := w.tx.Exec(ctx, "DELETE FROM "+table+" WHERE nid = $1", nid); err != nil {
 				return fmt.Errorf("directory: %w", err)
 			}
 		}
-	}
-	if _, err := w.tx.Exec(ctx, "UPDATE directory_resource SET active = $2, hidden = $3, sort = $4 WHERE nid = $1", nid, out.active, out.hidden, []byte(cut(out.sort))); err != nil {
-		return fmt.Errorf("directory: indexing %s: %w", reference, err)
+		if _, err := w.tx.Exec(ctx, "UPDATE directory_resource SET active = $2, hidden = $3, sort = $4 WHERE nid = $1", nid, out.active, out.hidden, sort); err != nil {
+			return fmt.Errorf("directory: indexing %s: %w", reference, err)
+		}
 	}
 	for row := range out.strings {
 		w.strings = append(w.strings, nid, row[0], []byte(row[1]))
@@ -296,6 +322,7 @@ func (w *writer) flush(ctx context.Context) error {
 		columns int
 		rows    *[]any
 	}{
+		{"INSERT INTO directory_resource (nid, type, id, version, updated, owner, active, hidden, sort, json) VALUES ", 10, &w.resources},
 		{"INSERT INTO directory_reference (nid, element, target) VALUES ", 3, &w.references},
 		{"INSERT INTO directory_string (nid, param, value) VALUES ", 3, &w.strings},
 		{"INSERT INTO directory_token (nid, param, system, code) VALUES ", 4, &w.tokens},
