@@ -11,7 +11,9 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -69,7 +71,9 @@ const cacheTTL = 5 * time.Second
 // Store reads and creates tenants. It is safe for concurrent use.
 type Store struct {
 	db    *database.DB
-	byKey *otter.Cache[string, *Tenant]
+	byKey *otter.Cache[string, *Tenant] // nil values are tenants known not to be there
+	// made counts creations, so that a look from before one is not remembered after it.
+	made atomic.Int64
 }
 
 // NewStore returns the store of one cell.
@@ -117,6 +121,13 @@ func (s *Store) CreateAll(ctx context.Context, specs []Spec) ([]*Tenant, error) 
 		})
 		if err != nil {
 			return nil, err
+		}
+		s.made.Add(1)
+		for _, spec := range chunk { // somebody may have asked for them before they were there
+			s.byKey.Invalidate("name:" + string(spec.Name))
+			for _, host := range slices.Concat([]string{string(spec.Name)}, spec.ClientHosts, spec.FederationHosts) {
+				s.byKey.Invalidate("host:" + strings.ToLower(host))
+			}
 		}
 		made = append(made, tenants...)
 	}
@@ -171,22 +182,29 @@ func scan(row interface{ Scan(...any) error }) (*Tenant, error) {
 	return &t, nil
 }
 
-// find answers from the cache or by the query; unknown tenants are not remembered.
+// find answers from the cache or by the query. That there is no such tenant is remembered too: shared client hosts and the names of other
+// servers are asked for with every request.
 func (s *Store) find(ctx context.Context, key, query string, args ...any) (*Tenant, error) {
-	if t, ok := s.byKey.GetIfPresent(key); ok {
-		return t, nil
+	t, ok := s.byKey.GetIfPresent(key)
+	if !ok {
+		made := s.made.Load()
+		var err error
+		if t, err = scan(s.db.QueryRow(ctx, query, args...)); err != nil && !errors.Is(err, ErrUnknown) {
+			return nil, err
+		}
+		if t != nil || made == s.made.Load() {
+			s.byKey.Set(key, t)
+		}
 	}
-	t, err := scan(s.db.QueryRow(ctx, query, args...))
-	if err != nil {
-		return nil, err
+	if t == nil {
+		return nil, ErrUnknown
 	}
-	s.byKey.Set(key, t)
 	return t, nil
 }
 
 // ByID finds a tenant by its key.
 func (s *Store) ByID(ctx context.Context, t ID) (*Tenant, error) {
-	return s.find(ctx, fmt.Sprintf("id:%d", t), selectTenant+"WHERE t.tenant = $1", int64(t))
+	return s.find(ctx, "id:"+strconv.FormatInt(int64(t), 10), selectTenant+"WHERE t.tenant = $1", int64(t))
 }
 
 // ByName finds a tenant by its server name.

@@ -30,6 +30,8 @@ type addition struct {
 	txn                  *Txn
 	// send marks events that this tenant passes on to the room's servers (engine rule 20).
 	send bool
+	// own marks an event that was drafted in this very turn on this head: nothing stored can name it yet.
+	own bool
 	// missing are prev events that we do not have.
 	missing []id.Event
 	// fresh makes the event the room's only extremity and its state the current one, whatever was there: a join from outside.
@@ -62,37 +64,38 @@ func (s *Service) build(ctx context.Context, t *tenant.Tenant, r *Room, at base,
 		after, more = a.before.with(t.ID, r.NID, a.event.Key(), a.event.ID())
 		stmts = append(slices.Clone(stmts), more...)
 	}
-	prev, err := s.known(ctx, t.ID, a.event.PrevEvents())
+	order, err := s.order(ctx, t.ID, h, a)
 	if err != nil {
 		return nil, err
 	}
-	e := &Event{Event: a.event, NID: database.NewID(), RoomNID: r.NID, Topological: topological(h, prev), Snapshot: a.before.number,
+	e := &Event{Event: a.event, NID: database.NewID(), RoomNID: r.NID, Topological: order, Snapshot: a.before.number,
 		SnapshotAfter: after.number, Rejected: a.rejected != "", SoftFailed: a.softFailed != ""}
 	if a.txn != nil {
 		e.TxnDevice, e.TxnID = a.txn.Device, a.txn.ID
 	}
 	b := &built{event: e, members: map[id.User]bool{}}
 	live := !e.Rejected && !e.SoftFailed
-	current, next := snapshot{}, *h
+	current, resolved, next := a.before, after, *h
 	next.version = database.NewID()
 	if live {
-		current, err = s.loadSnapshot(ctx, t.ID, h.snapshot)
-		if err != nil {
-			return nil, err
+		if h.snapshot != current.number {
+			if current, err = s.loadSnapshot(ctx, t.ID, h.snapshot); err != nil {
+				return nil, err
+			}
 		}
-		var resolved snapshot
 		var more []stream.Statement
 		next.extremities, resolved, more, err = s.nextState(ctx, t, r, h, current, a, after)
 		if err != nil {
 			return nil, err
 		}
 		stmts = append(stmts, more...)
-		next.snapshot, next.topological = resolved.number, max(h.topological, e.Topological)
-		s.states.Set(snapshotKey{t.ID, resolved.number}, resolved)
+		next.snapshot, next.topological, next.tips = resolved.number, max(h.topological, e.Topological), nil
+		if len(next.extremities) == 1 {
+			next.tips = []tip{{e.Depth(), e.Topological}}
+		}
 		b.deltas = resolved.state
 	}
-	s.states.Set(snapshotKey{t.ID, after.number}, after)
-	s.states.Set(snapshotKey{t.ID, a.before.number}, a.before)
+	s.keepStates(t.ID, a, after, resolved)
 	b.head = &next
 	if len(stmts) > bulkStatements {
 		if err := s.ahead(ctx, stmts); err != nil {
@@ -100,12 +103,12 @@ func (s *Service) build(ctx context.Context, t *tenant.Tenant, r *Room, at base,
 		}
 		stmts = nil
 	}
-	b.plan = &stream.Plan{Tenant: t.ID, Room: r.NID, Rows: stmts, Unique: []string{"event:" + string(e.ID())}}
+	b.plan = &stream.Plan{Tenant: t.ID, Room: r.NID, Rows: stmts}
 	s.guard(t, h, &next, a, b.plan)
 	if err := s.eventRows(ctx, t, a, e, live, at.roster, b.plan); err != nil {
 		return nil, err
 	}
-	if live {
+	if live && resolved.number != current.number {
 		if err := s.stateRows(ctx, t, r, current.state, b, a.event); err != nil {
 			return nil, err
 		}
@@ -121,7 +124,36 @@ func (s *Service) build(ctx context.Context, t *tenant.Tenant, r *Room, at base,
 	return b, nil
 }
 
-// topological is the event's own order number (engine rule 14).
+// keepStates puts the states that are new into the cache.
+func (s *Service) keepStates(t tenant.ID, a addition, after, resolved snapshot) {
+	if len(a.stmts) > 0 {
+		s.states.Set(snapshotKey{t, a.before.number}, a.before)
+	}
+	if after.number != a.before.number {
+		s.states.Set(snapshotKey{t, after.number}, after)
+	}
+	if resolved.number != after.number {
+		s.states.Set(snapshotKey{t, resolved.number}, resolved)
+	}
+}
+
+// order is the event's own order number (engine rule 14).
+func (s *Service) order(ctx context.Context, t tenant.ID, h *head, a addition) (int64, error) {
+	if !a.own {
+		prev, err := s.known(ctx, t, a.event.PrevEvents())
+		return topological(h, prev), err
+	}
+	tips, err := s.tips(ctx, t, h) // what an own event cites
+	if err != nil {
+		return 0, err
+	}
+	highest := tips[0].topological
+	for _, p := range tips {
+		highest = max(highest, p.topological)
+	}
+	return highest + 1, nil
+}
+
 func topological(h *head, prev map[id.Event]*Event) int64 {
 	if len(prev) == 0 {
 		return h.topological + 1
@@ -175,18 +207,29 @@ func (s *Service) nextState(ctx context.Context, t *tenant.Tenant, r *Room, h *h
 
 // guard compares the head that the plan was built on and the ids that must be new.
 func (s *Service) guard(t *tenant.Tenant, h, next *head, a addition, p *stream.Plan) {
-	query := `UPDATE room_head SET version = $4, extremities = $5, snapshot = $6, topological = $7 WHERE tenant = $1 AND room = $2 AND version = $3
-		AND NOT EXISTS (SELECT 1 FROM event_id WHERE tenant = $1 AND event_id = $8)`
-	args := []any{int64(t.ID), p.Room, h.version, next.version, encodeIDs(next.extremities), next.snapshot, next.topological, string(a.event.ID())}
-	if a.txn != nil {
-		query += " AND NOT EXISTS (SELECT 1 FROM txn WHERE tenant = $1 AND user_id = $9 AND device = $10 AND scope = $11 AND txn_id = $12)"
+	query := moveHead
+	args := []any{int64(t.ID), p.Room, h.version, next.version, encodeIDs(next.extremities), next.snapshot, next.topological}
+	if !a.own {
+		query += newEventID
+		args = append(args, string(a.event.ID()))
+		p.Unique = append(p.Unique, "event:"+string(a.event.ID()))
+	}
+	if a.txn != nil { // only own events have one
+		query += newTxn
 		args = append(args, string(a.event.Sender()), string(a.txn.Device), a.txn.Scope, a.txn.ID)
-		p.Unique = append(p.Unique, fmt.Sprintf("txn:%q:%q:%q:%q", a.event.Sender(), a.txn.Device, a.txn.Scope, a.txn.ID))
+		p.Unique = append(p.Unique, "txn:"+string(a.event.Sender())+"\x00"+string(a.txn.Device)+"\x00"+a.txn.Scope+"\x00"+a.txn.ID)
 		p.Rows = append(p.Rows, stream.Statement{SQL: "INSERT INTO txn (tenant, user_id, device, scope, txn_id, event_id, created) VALUES ($1, $2, $3, $4, $5, $6, $7)",
 			Args: []any{int64(t.ID), string(a.event.Sender()), string(a.txn.Device), a.txn.Scope, a.txn.ID, string(a.event.ID()), s.now().UnixMilli()}})
 	}
 	p.Guard = &stream.Statement{SQL: query, Args: args}
 }
+
+// The guard: the head is still the one that the plan was built on, and the ids are new.
+const (
+	moveHead   = "UPDATE room_head SET version = $4, extremities = $5, snapshot = $6, topological = $7 WHERE tenant = $1 AND room = $2 AND version = $3"
+	newEventID = " AND NOT EXISTS (SELECT 1 FROM event_id WHERE tenant = $1 AND event_id = $8)"
+	newTxn     = " AND NOT EXISTS (SELECT 1 FROM txn WHERE tenant = $1 AND user_id = $8 AND device = $9 AND scope = $10 AND txn_id = $11)"
+)
 
 // insertEvent stores an event row; insertEventID makes its id unique in the tenant.
 const (
@@ -211,12 +254,16 @@ func (s *Service) eventRows(ctx context.Context, t *tenant.Tenant, a addition, e
 	if s.Class != nil && live {
 		class = s.Class(ctx, t.ID, e.Event, len(members.users))
 	}
-	if err := s.redactions(ctx, t, e, live, p); err != nil {
+	if err := s.redactions(ctx, t, e, live, a.own, p); err != nil {
 		return err
 	}
-	promoted, err := s.outlier(ctx, t.ID, e.ID())
-	if err != nil {
-		return err
+	var promoted *Event
+	if !a.own {
+		var err error
+		if promoted, err = s.outlier(ctx, t.ID, e.ID()); err != nil {
+			return err
+		}
+		p.Rows = append(p.Rows, stream.Statement{SQL: "DELETE FROM event_gap WHERE tenant = $1 AND room = $2 AND missing_id = $3", Args: []any{int64(t.ID), e.RoomNID, string(e.ID())}})
 	}
 	insert := stream.Statement{SQL: insertEvent, Args: []any{int64(t.ID), e.NID, e.RoomNID, string(e.ID()), position, e.Topological, e.Type(), string(e.Sender()),
 		e.Timestamp(), e.Snapshot, e.SnapshotAfter, e.Rejected, e.SoftFailed, false, a.rejected + a.softFailed, class, thread, string(e.RedactedBy),
@@ -238,7 +285,6 @@ func (s *Service) eventRows(ctx context.Context, t *tenant.Tenant, a addition, e
 		p.Rows = append(p.Rows, stream.Statement{SQL: "INSERT INTO event_relation (tenant, room, target_id, event, rel_type, type, sender) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (tenant, target_id, event) DO NOTHING",
 			Args: []any{int64(t.ID), e.RoomNID, string(target), e.NID, relType, e.Type(), string(e.Sender())}})
 	}
-	p.Rows = append(p.Rows, stream.Statement{SQL: "DELETE FROM event_gap WHERE tenant = $1 AND room = $2 AND missing_id = $3", Args: []any{int64(t.ID), e.RoomNID, string(e.ID())}})
 	for _, m := range a.missing {
 		p.Rows = append(p.Rows, gapRow(t.ID, e, m))
 	}
@@ -264,9 +310,8 @@ func (s *Service) outlier(ctx context.Context, t tenant.ID, eid id.Event) (*Even
 
 // noEventIDCheck lets a plan replace the outlier whose id is taken already. The parameter stays in use, as PostgreSQL demands.
 func noEventIDCheck(guard string) string {
-	const check = "NOT EXISTS (SELECT 1 FROM event_id WHERE tenant = $1 AND event_id = $8)"
-	const outlier = "EXISTS (SELECT 1 FROM event_id i JOIN event e ON e.tenant = i.tenant AND e.event = i.event WHERE i.tenant = $1 AND i.event_id = $8 AND e.outlier)"
-	return replaceOnce(guard, check, outlier)
+	const outlier = " AND EXISTS (SELECT 1 FROM event_id i JOIN event e ON e.tenant = i.tenant AND e.event = i.event WHERE i.tenant = $1 AND i.event_id = $8 AND e.outlier)"
+	return replaceOnce(guard, newEventID, outlier)
 }
 
 // stateRows adds what the event changed in the current state: deltas and memberships.
@@ -413,7 +458,8 @@ func (s *Service) turn(ctx context.Context, t *tenant.Tenant, sl *slot, prepare 
 	}
 	pending := s.Committer.Submit(b.plan)
 	sl.advance(at, b.head, t.Name, b.members)
-	// The next turn reads this event before it is committed.
-	s.events.Set(eventKey{t.ID, b.event.ID()}, b.event)
+	if b.event.IsState() || len(b.head.tips) == 0 { // the next turn reads this event before it is committed
+		s.events.Set(eventKey{t.ID, b.event.ID()}, b.event)
+	}
 	return b, at.lineage, pending, nil
 }

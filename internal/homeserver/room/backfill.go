@@ -149,7 +149,7 @@ func (s *Service) storeHistory(ctx context.Context, t *tenant.Tenant, server id.
 	}
 	stored := &Event{Event: e, NID: -database.NewID(), RoomNID: r.NID, Topological: topological, Snapshot: before.number, SnapshotAfter: after.number, Rejected: rejected != ""}
 	plan := &stream.Plan{Rows: stmts, Guard: &stream.Statement{}}
-	if err := s.redactions(ctx, t, stored, rejected == "", plan); err != nil {
+	if err := s.redactions(ctx, t, stored, rejected == "", false, plan); err != nil {
 		return err
 	}
 	if err := s.ahead(ctx, s.historyRows(t.ID, stored, rejected, missing, plan.Rows)); err != nil {

@@ -8,21 +8,18 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/konsil-health/konsil/internal/matrix/canonicaljson"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 )
 
 // relation reads m.relates_to of an event's content; both are empty when there is none.
 func relation(content jsontext.Value) (relType string, target id.Event) {
-	var c struct {
-		RelatesTo struct {
-			RelType string   `json:"rel_type"`
-			EventID id.Event `json:"event_id"`
-		} `json:"m.relates_to"`
-	}
-	if json.Unmarshal(content, &c) != nil || c.RelatesTo.RelType == "" {
+	relatesTo := canonicaljson.Get(content, "m.relates_to")
+	relType = canonicaljson.GetString(relatesTo, "rel_type")
+	if relType == "" {
 		return "", ""
 	}
-	return c.RelatesTo.RelType, c.RelatesTo.EventID
+	return relType, id.Event(canonicaljson.GetString(relatesTo, "event_id"))
 }
 
 // notFederated reads m.federate of a create event's content.

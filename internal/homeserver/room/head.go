@@ -15,6 +15,7 @@ import (
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/matrix/canonicaljson"
 	"github.com/konsil-health/konsil/internal/matrix/event"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
@@ -26,9 +27,14 @@ type head struct {
 	version     int64
 	extremities []id.Event
 	snapshot    int64
+	// tips are what is known of the extremities, in their order; nil until somebody asks.
+	tips []tip
 	// topological is the greatest order number among the room's live events.
 	topological int64
 }
+
+// tip is what the next event has to know of a forward extremity.
+type tip struct{ depth, topological int64 }
 
 // slot is a room's place in memory: its turn and its newest head, which may be ahead of what is committed.
 type slot struct {
@@ -218,11 +224,15 @@ func (s *Service) WaitingMembers(t tenant.ID, roomNID int64) (users []id.User, o
 
 // encodeIDs writes a JSON list of event ids for room_head.extremities.
 func encodeIDs(ids []id.Event) string {
-	b, err := json.Marshal(ids)
-	if err != nil {
-		panic(err) // strings always encode
+	b := make([]byte, 1, 1+48*len(ids))
+	b[0] = '['
+	for i, eid := range ids {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = canonicaljson.AppendString(b, eid)
 	}
-	return string(b)
+	return string(append(b, ']'))
 }
 
 // memberKey is the state key of a user's membership.

@@ -204,3 +204,18 @@ func (s *Service) Summary(ctx context.Context, t tenant.ID, roomNID int64, user 
 	}
 	return sum, nil
 }
+
+// ClientState converts state events for a client without what each of them replaced and without the reader's membership then: looking those up
+// would load the snapshot before every single event of the state.
+func (s *Service) ClientState(ctx context.Context, t tenant.ID, r *Room, events []*Event) ([]*ClientEvent, error) {
+	out := make([]*ClientEvent, len(events))
+	for i, e := range events {
+		bare := *e
+		bare.Outlier = true // Client asks only for the context of events that have one
+		var err error
+		if out[i], err = s.Client(ctx, t, r, &bare, nil); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}

@@ -17,7 +17,8 @@ import (
 
 // redactions adds what an event redacts, or applies the redactions that came before it (room versions 3 and later: a redaction takes effect
 // when both events are known and the redactor may).
-func (s *Service) redactions(ctx context.Context, t *tenant.Tenant, e *Event, live bool, p *stream.Plan) error {
+// An own event cannot have been redacted before it was made.
+func (s *Service) redactions(ctx context.Context, t *tenant.Tenant, e *Event, live, own bool, p *stream.Plan) error {
 	if target := e.Redacts(); e.Type() == "m.room.redaction" && target != "" {
 		p.Rows = append(p.Rows, stream.Statement{SQL: "INSERT INTO redaction (tenant, redacts, event_id) VALUES ($1, $2, $3) ON CONFLICT (tenant, redacts, event_id) DO NOTHING",
 			Args: []any{int64(t.ID), string(target), string(e.ID())}})
@@ -29,6 +30,9 @@ func (s *Service) redactions(ctx context.Context, t *tenant.Tenant, e *Event, li
 			return err
 		}
 		return s.applyRedaction(ctx, t, e, found[target], p)
+	}
+	if own {
+		return nil
 	}
 	by, err := s.redactedBy(ctx, t.ID, e)
 	if err != nil || by == nil {

@@ -3,6 +3,7 @@
 package room
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -37,11 +38,18 @@ const maxPrevEvents = 10
 
 // Send appends a local user's event and returns its id. A repeated transaction id returns the first event's id (engine rule 5).
 func (s *Service) Send(ctx context.Context, t *tenant.Tenant, d Draft) (id.Event, error) {
-	if d.Txn != nil {
-		if eid, err := s.sent(ctx, t.ID, d); err != nil || eid != "" {
-			return eid, err
-		}
+	eid, err := s.send(ctx, t, d)
+	if err == nil || d.Txn == nil {
+		return eid, err
 	}
+	// A repeated transaction fails above, at the latest by its plan's guard, and is looked up only then: nearly every request is a new one.
+	if first, sentErr := s.sent(ctx, t.ID, d); sentErr == nil && first != "" {
+		return first, nil
+	}
+	return "", err
+}
+
+func (s *Service) send(ctx context.Context, t *tenant.Tenant, d Draft) (id.Event, error) {
 	r, err := s.Lookup(ctx, t.ID, d.Room)
 	if err != nil {
 		if mxerror.From(err) == mxerror.NotFound || errors.Is(err, mxerror.NotFound) {
@@ -53,15 +61,10 @@ func (s *Service) Send(ctx context.Context, t *tenant.Tenant, d Draft) (id.Event
 		return "", err
 	}
 	e, err := s.append(ctx, t, r, d, nil)
-	if err == nil {
-		return e.ID(), nil
+	if err != nil {
+		return "", err
 	}
-	if d.Txn != nil { // perhaps the same request won on another connection
-		if eid, sentErr := s.sent(ctx, t.ID, d); sentErr == nil && eid != "" {
-			return eid, nil
-		}
-	}
-	return "", err
+	return e.ID(), nil
 }
 
 // sent returns the event that the transaction id has made already, or "".
@@ -99,7 +102,14 @@ func (s *Service) askPolicy(ctx context.Context, t *tenant.Tenant, r *Room, d Dr
 // append builds, authorises and commits a local event. decide, when given, looks at the state before and may refuse or change the draft; it
 // runs within the turn and must not wait for anything.
 func (s *Service) append(ctx context.Context, t *tenant.Tenant, r *Room, d Draft, decide func(state State, d *Draft) error) (*Event, error) {
+	again := false
 	return s.commit(ctx, t, r, func(h *head) (addition, error) {
+		if again && d.Txn != nil { // the guard may have met this very transaction
+			if eid, err := s.sent(ctx, t.ID, d); err != nil || eid != "" {
+				return addition{}, errors.Join(err, errRepeated)
+			}
+		}
+		again = true
 		e, before, err := s.draft(ctx, t, r, h, d, decide)
 		if err != nil {
 			return addition{}, err
@@ -107,9 +117,12 @@ func (s *Service) append(ctx context.Context, t *tenant.Tenant, r *Room, d Draft
 		if err := s.allowed(ctx, t.ID, e, before.state); err != nil {
 			return addition{}, forbidden(err)
 		}
-		return addition{event: e, before: before, txn: d.Txn, send: true}, nil
+		return addition{event: e, before: before, txn: d.Txn, send: true, own: true}, nil
 	})
 }
+
+// errRepeated: the transaction id has made an event already, which Send answers.
+var errRepeated = errors.New("repeated transaction")
 
 // draft builds and signs an event on a head.
 func (s *Service) draft(ctx context.Context, t *tenant.Tenant, r *Room, h *head, d Draft, decide func(State, *Draft) error) (*event.Event, snapshot, error) {
@@ -145,25 +158,41 @@ func (s *Service) draft(ctx context.Context, t *tenant.Tenant, r *Room, h *head,
 
 // prevEvents returns what the next event cites, and its depth.
 func (s *Service) prevEvents(ctx context.Context, t tenant.ID, h *head) ([]id.Event, int64, error) {
-	found, err := s.Events(ctx, t, h.extremities)
+	tips, err := s.tips(ctx, t, h)
 	if err != nil {
 		return nil, 0, err
 	}
-	for _, x := range h.extremities {
-		if found[x] == nil {
-			return nil, 0, fmt.Errorf("forward extremity %s: %w", x, errHeadMoved)
-		}
+	place := make([]int, len(tips))
+	for i := range place {
+		place[i] = i
 	}
-	prev := slices.Clone(h.extremities)
-	slices.SortFunc(prev, func(a, b id.Event) int { // the newest ones when there are too many
-		return int(found[b].Topological - found[a].Topological)
-	})
-	prev = prev[:min(len(prev), maxPrevEvents)]
-	var depth int64
-	for _, p := range prev {
-		depth = max(depth, found[p].Depth())
+	slices.SortFunc(place, func(a, b int) int { return cmp.Compare(tips[b].topological, tips[a].topological) }) // the newest ones when there are too many
+	place = place[:min(len(place), maxPrevEvents)]
+	prev, depth := make([]id.Event, len(place)), int64(0)
+	for i, p := range place {
+		prev[i], depth = h.extremities[p], max(depth, tips[p].depth)
 	}
 	return prev, min(depth+1, maxDepth), nil
+}
+
+// tips looks at a head's forward extremities, which are in memory unless the head has just been read.
+func (s *Service) tips(ctx context.Context, t tenant.ID, h *head) ([]tip, error) {
+	if len(h.tips) == len(h.extremities) && len(h.tips) > 0 {
+		return h.tips, nil
+	}
+	found, err := s.Events(ctx, t, h.extremities)
+	if err != nil {
+		return nil, err
+	}
+	tips := make([]tip, len(h.extremities))
+	for i, x := range h.extremities {
+		e := found[x]
+		if e == nil {
+			return nil, fmt.Errorf("forward extremity %s: %w", x, errHeadMoved)
+		}
+		tips[i] = tip{e.Depth(), e.Topological}
+	}
+	return tips, nil
 }
 
 // maxDepth is the greatest depth that canonical JSON can carry.
