@@ -70,6 +70,13 @@ func TestRegister(t *testing.T) {
 		if last.Text("user_id") != "@alice:b.test" || last.Get("access_token") != "" {
 			t.Errorf("inhibited: %s", last.Body)
 		}
+		shared := g.Nobody(g.A)
+		shared.Host = "127.0.0.1"
+		shared.Do("POST", v3+"/register", m{"username": "dora", "password": "secret"}).Fails(400, "M_MISSING_PARAM")
+		dora := shared.Do("POST", v3+"/register", m{"username": "@dora:b.test", "password": "secret", "auth": m{"type": "m.login.dummy"}}).OK(nil)
+		if dora.Text("user_id") != "@dora:b.test" {
+			t.Errorf("at the shared address: %s", dora.Body)
+		}
 		random := nobody.Do("POST", v3+"/register", m{"password": "secret", "auth": m{"type": "m.login.dummy"}}).OK(nil)
 		if len(random.Text("user_id")) < 20 {
 			t.Errorf("random id: %s", random.Body)

@@ -9,6 +9,7 @@ import (
 	"crypto/sha1"
 	"encoding/hex"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -49,6 +50,7 @@ func (s *Service) register(ctx context.Context, r *httpapi.Request) (any, error)
 	if s.o.Config.Registration != RegistrationOpen {
 		return nil, mxerror.Forbidden.With("registration is closed on this server")
 	}
+	q.Username = wished(r.Tenant, q.Username)
 	if q.Username != "" {
 		if err := s.available(ctx, r.Tenant, q.Username); err != nil {
 			return nil, err
@@ -117,7 +119,7 @@ func (s *Service) registerByAppService(ctx context.Context, r *httpapi.Request, 
 	if q.Username == "" {
 		return nil, mxerror.MissingParam.With("username is missing")
 	}
-	user, err := id.NewUser(foldLogin(q.Username), r.Tenant.Name)
+	user, err := id.NewUser(foldLogin(wished(r.Tenant, q.Username)), r.Tenant.Name)
 	if err != nil {
 		return nil, mxerror.InvalidUsername.With("the user name is not allowed")
 	}
@@ -125,6 +127,16 @@ func (s *Service) registerByAppService(ctx context.Context, r *httpapi.Request, 
 		return nil, mxerror.Exclusive.With("the user is not in the namespace of the application service")
 	}
 	return s.finishRegistration(ctx, r, q, NewUser{Localpart: user.Localpart(), AppService: as.ID})
+}
+
+// wished is the name that a client asks for: on a client host shared by all tenants it comes as a full user id, which found the tenant.
+func wished(t *tenant.Tenant, name string) string {
+	if rest, ok := strings.CutPrefix(name, "@"); ok {
+		if local, ok := strings.CutSuffix(rest, ":"+string(t.Name)); ok {
+			return local
+		}
+	}
+	return name
 }
 
 // available answers nil when somebody may register under the name. Errors: M_INVALID_USERNAME, M_USER_IN_USE, M_EXCLUSIVE.
@@ -148,7 +160,7 @@ type availableReply struct {
 }
 
 func (s *Service) registerAvailable(ctx context.Context, r *httpapi.Request) (any, error) {
-	name := r.Query("username")
+	name := wished(r.Tenant, r.Query("username"))
 	if name == "" {
 		return nil, mxerror.MissingParam.With("username is missing")
 	}
@@ -222,6 +234,7 @@ func (s *Service) secretRegister(ctx context.Context, r *httpapi.Request) (any, 
 	if err != nil || !hmac.Equal(got, secretMAC(s.o.Config.SharedSecret, &q)) {
 		return nil, mxerror.Forbidden.With("the HMAC is wrong")
 	}
+	q.Username = wished(r.Tenant, q.Username) // after the HMAC, which is over what was sent
 	if err := s.available(ctx, r.Tenant, q.Username); err != nil {
 		return nil, err
 	}

@@ -227,3 +227,31 @@ func TestClaimAtAnotherServer(t *testing.T) {
 		}
 	})
 }
+
+func TestAfterRestore(t *testing.T) {
+	each(t, func(t *testing.T, g *rig) {
+		ctx := context.Background()
+		alice, bob := g.User(g.A, "alice"), g.User(g.B, "bob")
+		g.rooms.put(1, alice.ID, bob.ID)
+		upload(bob)
+		bob.Do("POST", v3+"/keys/upload", m{"one_time_keys": oneTimeKeys(0, 3)}).OK(nil)
+		devicesOf(alice, bob.ID)
+		devicesOf(bob, alice.ID)
+		if err := g.keys.AfterRestore(ctx, g.B.ID, g.B.Name); err != nil {
+			t.Fatal(err)
+		}
+		if counts, _, err := g.keys.KeyCounts(ctx, g.B.ID, bob.ID, bob.Device); err != nil || counts["signed_curve25519"] != 0 {
+			t.Errorf("one-time keys survived: %v, %v", counts, err)
+		}
+		fetches, sent := g.wire.count(), g.position(g.B)
+		upload(bob.On("DEV2"))
+		g.pump(g.B, g.A, sent) // a gap for A, which fetches
+		if q := devicesOf(alice, bob.ID); q.Get("device_keys", string(bob.ID), "DEV2") == "" || g.wire.count() == fetches {
+			t.Errorf("%d fetches, %s", g.wire.count()-fetches, q.Body)
+		}
+		fetches = g.wire.count()
+		if devicesOf(bob, alice.ID); g.wire.count() == fetches {
+			t.Error("a copy from before the restore was believed")
+		}
+	})
+}

@@ -120,8 +120,14 @@ func (s *Service) fetchDevices(ctx context.Context, t *tenant.Tenant, user id.Us
 			return err
 		}
 	}
-	_, err = s.o.Committer.Commit(ctx, plan)
-	return err
+	if _, err = s.o.Committer.Commit(ctx, plan); err != nil || before.exists {
+		return err
+	}
+	// The last shared room may have ended before there was a row that could be marked.
+	if shared, err := s.shares(ctx, t, user); err != nil || shared {
+		return err
+	}
+	return s.forget(ctx, t.ID, user)
 }
 
 // replaceCopy adds to the plan what replaces the stored copy, and says whether that differs from what is stored.

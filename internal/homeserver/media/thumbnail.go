@@ -12,6 +12,7 @@ import (
 	_ "image/gif" // decoders of what clients send
 	"image/jpeg"
 	"image/png"
+	"io"
 	"os"
 
 	"golang.org/x/image/draw"
@@ -168,6 +169,10 @@ func (s *Service) makeThumbnail(ctx context.Context, t *tenant.Tenant, m *item, 
 	if pixels > s.c.MaxPixels {
 		return made{}, mxerror.TooLarge.With("the image has more than %d pixels", s.c.MaxPixels)
 	}
+	turned, err := s.turned(f)
+	if err != nil {
+		return made{}, err
+	}
 	if shape.Width <= want.width && shape.Height <= want.height { // never larger than the original
 		return made{m.hash, m.contentType}, nil
 	}
@@ -175,14 +180,15 @@ func (s *Service) makeThumbnail(ctx context.Context, t *tenant.Tenant, m *item, 
 		return made{}, err
 	}
 	defer s.pixels.Release(pixels)
-	if _, err := f.Seek(0, 0); err != nil {
-		return made{}, err
-	}
+	key, asked := fmt.Sprintf("%s/%s %d %d %s", m.origin, m.id, want.width, want.height, want.method), want
 	img, _, err := image.Decode(f)
 	if err != nil {
 		return made{}, errNoImage
 	}
-	small := shrink(img, want)
+	if turned >= 5 { // lies on its side
+		want.width, want.height = want.height, want.width
+	}
+	small := upright(shrink(img, want), turned)
 	var out bytes.Buffer
 	result := made{contentType: "image/jpeg"}
 	if opaque(img) {
@@ -195,14 +201,24 @@ func (s *Service) makeThumbnail(ctx context.Context, t *tenant.Tenant, m *item, 
 		return made{}, err
 	}
 	bytesOut := int64(out.Len())
-	key := fmt.Sprintf("%s/%s %d %d %s", m.origin, m.id, want.width, want.height, want.method)
 	if result.hash, _, err = s.blobs.write(t.ID, "t", key, &out, bytesOut); err != nil {
 		return made{}, err
 	}
 	_, err = s.db.Exec(ctx, `INSERT INTO media_thumbnail (tenant, origin, media_id, width, height, method, hash, size, content_type)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`,
-		int64(t.ID), m.origin, m.id, want.width, want.height, want.method, result.hash, bytesOut, result.contentType)
+		int64(t.ID), m.origin, m.id, asked.width, asked.height, asked.method, result.hash, bytesOut, result.contentType)
 	return result, err
+}
+
+// turned reads the orientation and leaves the file at its beginning.
+func (s *Service) turned(f *os.File) (int, error) {
+	head := make([]byte, 64<<10)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return 1, err
+	}
+	_, err = f.Seek(0, io.SeekStart)
+	return orientation(head[:n]), err
 }
 
 func opaque(img image.Image) bool {
