@@ -36,7 +36,7 @@ func (s *Service) stateList(ctx context.Context, v *view, state room.State) ([]*
 		return nil, err
 	}
 	slices.SortFunc(events, byPlace)
-	return s.rooms.ClientList(ctx, v.t.ID, v.Room, events, v.user)
+	return s.rooms.ClientState(ctx, v.t.ID, v.Room, events)
 }
 
 func byPlace(a, b *room.Event) int {

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package clientsync
+
+import (
+	"context"
+	"slices"
+
+	"github.com/konsil-health/konsil/internal/homeserver/room"
+	"github.com/konsil-health/konsil/internal/homeserver/timeline"
+	"github.com/konsil-health/konsil/internal/matrix/id"
+)
+
+// answer is an answer in the making.
+type answer struct {
+	*reply
+	// token is where the next sync goes on.
+	token timeline.StreamToken
+	// urgent: the client has to know something that no section shows (the counts of its keys).
+	urgent bool
+	// chunks are the timelines in it, for what the server aggregates of children.
+	chunks []timeline.Chunk
+	// ignored are the users whose messages and invites the reader does not want.
+	ignored map[id.User]bool
+	// from is the client's position, to the upper bound.
+	from, to int64
+	// moved says that members of a room changed, fresh that the user came to a room.
+	moved, fresh bool
+}
+
+// maxToDevice is how many to-device messages an answer holds.
+const maxToDevice = 100
+
+// answer puts together what happened for the user since its token up to a position.
+func (s *Service) answer(ctx context.Context, q *query, to int64, ephemeral uint64) (*answer, error) {
+	a := &answer{reply: &reply{}, from: q.since.Position, to: to}
+	c := s.look(q, a.from, to)
+	a.urgent = c.keys
+	if err := s.rooms(ctx, q, a, &c); err != nil {
+		return nil, err
+	}
+	if err := s.accountData(ctx, q, a, &c); err != nil {
+		return nil, err
+	}
+	a.token = timeline.StreamToken{Epoch: q.t.Epoch, Position: a.to, ToDevice: a.to, Node: s.o.Tokens.Node(), Ephemeral: ephemeral,
+		Device: timeline.DeviceSum(q.user, q.device)}
+	if err := s.toDevice(ctx, q, a, &c); err != nil {
+		return nil, err
+	}
+	if err := s.deviceLists(ctx, q, a, &c); err != nil {
+		return nil, err
+	}
+	if len(a.chunks) > 0 {
+		if err := s.o.Timeline.Bundle(ctx, q.t.ID, q.session, a.chunks); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// rooms fills in the rooms. It fixes the answer's upper bound for good: what is read later is read up to there.
+func (s *Service) rooms(ctx context.Context, q *query, a *answer, c *changes) error {
+	list, to, err := s.places(ctx, q, a.from, a.to, c)
+	if err != nil {
+		return err
+	}
+	a.to = to
+	if len(list) == 0 {
+		return nil
+	}
+	if a.ignored, err = s.o.Timeline.Ignored(ctx, q.t.ID, q.user); err != nil {
+		return err
+	}
+	nids := make([]int64, len(list))
+	for i, p := range list {
+		nids[i] = p.NID
+	}
+	citing, err := s.o.Rooms.Citing(ctx, q.t.ID, nids)
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		p := &list[i]
+		a.moved = a.moved || p.Position > a.from || slices.ContainsFunc(p.changes, func(c room.StateChange) bool { return c.Key.Type == "m.room.member" })
+		switch p.Membership {
+		case "join":
+			err = s.join(ctx, q, a, p, citing)
+		case "invite", "knock":
+			err = s.invite(ctx, q, a, p)
+		default:
+			err = s.leave(ctx, q, a, p, citing)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// invite adds a room that the user is invited to or knocks at.
+func (s *Service) invite(ctx context.Context, q *query, a *answer, p *place) error {
+	state, err := s.o.Rooms.InviteState(ctx, q.t.ID, q.user, p.NID)
+	if err != nil {
+		return err
+	}
+	if p.Membership == "knock" {
+		a.room().Knock[p.Room.ID] = &knockedRoom{stripped{state}}
+		return nil
+	}
+	for _, raw := range state {
+		if sender, key := memberOf(raw); key == q.user && a.ignored[sender] {
+			return nil
+		}
+	}
+	a.room().Invite[p.Room.ID] = &invitedRoom{stripped{state}}
+	return nil
+}
+
+func (s *Service) accountData(ctx context.Context, q *query, a *answer, c *changes) error {
+	if c.known && !c.accountData && !a.fresh {
+		return nil
+	}
+	from := a.from
+	if a.fresh { // a room that is new to the client comes with all that was stored for it
+		from = 0
+	}
+	data, err := s.o.Accounts.AccountDataSince(ctx, q.t.ID, q.user, from, a.to)
+	if err != nil {
+		return err
+	}
+	for _, d := range data {
+		event := typed{d.Type, d.Content}
+		if d.Room == "" {
+			if d.Position > a.from && q.filter.AccountData.Type(d.Type) {
+				a.AccountData = a.AccountData.add(event)
+			}
+			continue
+		}
+		if !q.filter.room(d.Room) || !q.filter.Room.AccountData.Room(d.Room) || !q.filter.Room.AccountData.Type(d.Type) {
+			continue
+		}
+		if err := s.roomData(ctx, q, a, d.Room, d.Position > a.from, event); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// roomData adds account data of a room to the room's section; changed says that it is new to the client.
+func (s *Service) roomData(ctx context.Context, q *query, a *answer, rid id.Room, changed bool, event typed) error {
+	if a.Rooms != nil {
+		if j := a.Rooms.Join[rid]; j != nil && (changed || j.fresh) {
+			j.AccountData = j.AccountData.add(event)
+			return nil
+		}
+		if l := a.Rooms.Leave[rid]; l != nil {
+			if changed {
+				l.AccountData = l.AccountData.add(event)
+			}
+			return nil
+		}
+	}
+	if !changed {
+		return nil
+	}
+	found, err := s.o.Rooms.Lookup(ctx, q.t.ID, rid)
+	if err != nil {
+		return nil //nolint:nilerr // data of a room that is not known here waits until it is
+	}
+	m, err := s.o.Rooms.Membership(ctx, q.t.ID, found.NID, q.user)
+	if err != nil || m.Membership != "join" {
+		return err
+	}
+	j := &joinedRoom{roomState: q.state(nil), Timeline: batch{Events: []any{}}}
+	j.AccountData = j.AccountData.add(event)
+	a.room().Join[rid] = j
+	return nil
+}
+
+func (s *Service) toDevice(ctx context.Context, q *query, a *answer, c *changes) error {
+	if q.device == "" || c.known && !c.toDevice && q.since.ToDevice == a.from {
+		return nil
+	}
+	messages, err := s.o.Encryption.ToDevice(ctx, q.t.ID, q.user, q.device, q.since.ToDevice, a.to, maxToDevice)
+	if err != nil {
+		return err
+	}
+	for _, m := range messages {
+		a.ToDevice = a.ToDevice.add(m.JSON)
+	}
+	if len(messages) == maxToDevice {
+		a.token.ToDevice = messages[len(messages)-1].Position
+	}
+	return nil
+}
+
+func (s *Service) deviceLists(ctx context.Context, q *query, a *answer, c *changes) error {
+	if q.gap {
+		shared, err := s.o.Rooms.SharedUsers(ctx, q.t.ID, q.user)
+		if err != nil {
+			return err
+		}
+		a.DeviceLists = &deviceLists{Changed: []id.User{}, Left: []id.User{}}
+		for u := range shared {
+			a.DeviceLists.Changed = append(a.DeviceLists.Changed, u)
+		}
+		slices.Sort(a.DeviceLists.Changed)
+		return nil
+	}
+	if q.initial || c.known && !c.deviceLists && !a.moved {
+		return nil
+	}
+	changed, left, err := s.o.Encryption.DeviceListChanges(ctx, q.t.ID, q.user, a.from, a.to)
+	if err != nil || len(changed)+len(left) == 0 {
+		return err
+	}
+	a.DeviceLists = &deviceLists{Changed: changed, Left: left}
+	return nil
+}

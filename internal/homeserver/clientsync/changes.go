@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package clientsync
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+	"github.com/konsil-health/konsil/internal/foundation/stream"
+	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/homeserver/room"
+	"github.com/konsil-health/konsil/internal/homeserver/timeline"
+	"github.com/konsil-health/konsil/internal/matrix/id"
+)
+
+// query is a request of one device.
+type query struct {
+	t       *tenant.Tenant
+	session *httpapi.Session
+	user    id.User
+	device  id.Device
+	filter  *filter
+	since   timeline.StreamToken
+	// initial: there is no since, or one that says nothing (gap).
+	initial, gap, fullState   bool
+	stateAfter, unstableAfter bool
+}
+
+// after says whether the client takes the state after the timeline.
+func (q *query) after() bool { return q.stateAfter || q.unstableAfter }
+
+// changes is what happened between two positions as far as it may concern one user. Everything in it is only a reason to look.
+type changes struct {
+	// known is false when memory does not reach back: then the database is asked about everything.
+	known bool
+	// rooms have a change of timeline, state or receipts.
+	rooms map[int64]bool
+	// receipts are rooms with a change of receipts.
+	receipts map[int64]bool
+	// The rest says that something of the kind concerns the user.
+	ownReceipts, membership, accountData, deviceLists, toDevice, keys bool
+}
+
+// look asks the feed what happened in (from, to].
+func (s *Service) look(q *query, from, to int64) changes {
+	c := changes{rooms: map[int64]bool{}, receipts: map[int64]bool{}}
+	if q.initial || q.fullState {
+		return c
+	}
+	recent, ok := s.o.Feed.Recent(q.t.ID, from, to)
+	if c.known = ok || from >= to; !c.known {
+		return c
+	}
+	for _, r := range recent {
+		mine := slices.Contains(r.Users, q.user)
+		if r.Room != 0 {
+			c.rooms[r.Room] = true
+		}
+		switch r.Kind {
+		case stream.Timeline, stream.StateDelta, stream.Membership:
+			c.membership = c.membership || mine
+		case stream.Receipt:
+			if r.Room != 0 {
+				c.receipts[r.Room] = true
+			}
+			c.ownReceipts = c.ownReceipts || mine
+		case stream.AccountData:
+			c.accountData = c.accountData || mine
+		case stream.DeviceList:
+			c.deviceLists = c.deviceLists || mine || r.Room != 0
+		case stream.ToDevice:
+			c.toDevice = c.toDevice || mine
+		case stream.Keys:
+			c.keys = c.keys || mine
+		}
+	}
+	return c
+}
+
+// place is a room in the user's list that has to be looked at.
+type place struct {
+	*room.Room
+	room.UserRoom
+	// fresh: the user was not joined all the time since the client's position: it gets the room from the beginning.
+	fresh bool
+	// was: the user was joined at some time since then, for rooms that it has left.
+	was     bool
+	changes []room.StateChange
+}
+
+// maxRetries is how often a user's memberships may change while they are read.
+const maxRetries = 10
+
+// places finds the user's rooms that may have changed in (from, to], with their membership at to. When a membership changes while it is read,
+// the bound moves to that change, which is committed and has everything before it: the new bound is the second result.
+func (s *Service) places(ctx context.Context, q *query, from, to int64, c *changes) ([]place, int64, error) {
+	for range maxRetries {
+		list, err := s.userRooms(ctx, q, from, c)
+		if err != nil {
+			return nil, to, err
+		}
+		newest := to
+		for _, u := range list {
+			newest = max(newest, u.Position)
+		}
+		if newest > to {
+			to = newest
+			*c = s.look(q, from, to)
+			continue
+		}
+		var out []place
+		for _, u := range list {
+			if !u.Forgotten && u.Room.Version != nil && q.filter.room(u.Room.ID) && concerned(q, u, from, c) {
+				out = append(out, place{Room: u.Room, UserRoom: u})
+			}
+		}
+		slices.SortFunc(out, func(a, b place) int { return int(min(max(a.Position-b.Position, -1), 1)) })
+		return out, to, s.stateChanges(ctx, q, out, from, to)
+	}
+	return nil, to, fmt.Errorf("memberships of %s change faster than they are read", q.user)
+}
+
+// userRooms reads the rows of the memberships that may have to do with the changes.
+func (s *Service) userRooms(ctx context.Context, q *query, from int64, c *changes) ([]room.UserRoom, error) {
+	if !c.known {
+		return s.o.Rooms.Memberships(ctx, q.t.ID, q.user)
+	}
+	found := map[int64]room.UserRoom{}
+	if len(c.rooms) > 0 {
+		list, err := s.o.Rooms.MembershipsIn(ctx, q.t.ID, q.user, slices.Sorted(maps.Keys(c.rooms)))
+		if err != nil {
+			return nil, err
+		}
+		for _, u := range list {
+			found[u.Room.NID] = u
+		}
+	}
+	if c.membership {
+		list, err := s.o.Rooms.MembershipsChanged(ctx, q.t.ID, q.user, from)
+		if err != nil {
+			return nil, err
+		}
+		for _, u := range list {
+			found[u.Room.NID] = u
+		}
+	}
+	return slices.Collect(maps.Values(found)), nil
+}
+
+// concerned says whether a room has to be looked at for what happened since from.
+func concerned(q *query, u room.UserRoom, from int64, c *changes) bool {
+	switch u.Membership {
+	case "join":
+		return q.initial || q.fullState || c.known || u.Position > from || u.LastPosition > from
+	case "invite", "knock":
+		return q.initial || u.Position > from
+	case "leave", "ban":
+		if q.initial || q.fullState {
+			return q.filter.Room.IncludeLeave || q.gap || !q.initial && u.Position > from
+		}
+		return u.Position > from
+	}
+	return false
+}
+
+// stateChanges fills in what changed in the state of the rooms and finds those that the user came to.
+func (s *Service) stateChanges(ctx context.Context, q *query, list []place, from, to int64) error {
+	if q.initial {
+		for i := range list {
+			list[i].fresh = true
+		}
+		return nil
+	}
+	var nids []int64
+	for _, p := range list {
+		if p.Membership != "invite" && p.Membership != "knock" {
+			nids = append(nids, p.NID)
+		}
+	}
+	changed, err := s.o.Rooms.StateChanges(ctx, q.t.ID, nids, from, to)
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		p := &list[i]
+		p.changes = changed[p.NID]
+		if p.Position <= from {
+			continue
+		}
+		var before []id.Event
+		own := false
+		for _, c := range p.changes {
+			if c.Key.Type == "m.room.member" && c.Key.StateKey == string(q.user) {
+				own = true
+				before = append(before, c.Old)
+			}
+		}
+		events, err := s.o.Rooms.Events(ctx, q.t.ID, before)
+		if err != nil {
+			return err
+		}
+		p.fresh = !own
+		for _, eid := range before {
+			if e := events[eid]; e != nil && e.Membership() == "join" {
+				p.was = true
+			} else {
+				p.fresh = true
+			}
+		}
+	}
+	return nil
+}

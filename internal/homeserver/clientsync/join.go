@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package clientsync
+
+import (
+	"context"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/konsil-health/konsil/internal/homeserver/room"
+	"github.com/konsil-health/konsil/internal/homeserver/timeline"
+	"github.com/konsil-health/konsil/internal/matrix/event"
+	"github.com/konsil-health/konsil/internal/matrix/id"
+)
+
+// join adds a room that the user is joined to at the upper bound, if there is anything to say about it.
+func (s *Service) join(ctx context.Context, q *query, a *answer, p *place, citing map[int64]bool) error {
+	from := a.from
+	if p.fresh {
+		from = 0
+	}
+	w, err := s.window(ctx, q, a, p, from, a.to, citing)
+	if err != nil {
+		return err
+	}
+	whole := p.fresh || q.fullState
+	j := &joinedRoom{fresh: p.fresh}
+	members := memberChanges(p.changes)
+	var final room.State
+	if whole || members {
+		if final, err = s.o.Rooms.StateAtPosition(ctx, q.t.ID, p.Room, a.to); err != nil {
+			return err
+		}
+		if j.Summary, err = s.summary(ctx, q, p, final); err != nil {
+			return err
+		}
+	}
+	d := delta{q: q, place: p, window: w, changes: p.changes}
+	if whole {
+		d.final = final
+	}
+	if j.Summary != nil {
+		d.heroes = j.Summary.Heroes
+	}
+	state, err := s.state(ctx, &d)
+	if err != nil {
+		return err
+	}
+	if !whole && len(state) == 0 && len(w.events) == 0 && !w.limited && j.Summary == nil {
+		return nil
+	}
+	if j.Timeline, err = s.batch(ctx, q, a, p, w, a.to); err != nil {
+		return err
+	}
+	j.roomState = q.state(state)
+	a.fresh = a.fresh || p.fresh
+	a.room().Join[p.Room.ID] = j
+	return nil
+}
+
+// leave adds a room that the user has left or was removed from: what it missed until then.
+func (s *Service) leave(ctx context.Context, q *query, a *answer, p *place, citing map[int64]bool) error {
+	archived := p.Position <= a.from || q.initial
+	from := a.from
+	if archived {
+		from = 0
+	}
+	w, err := s.window(ctx, q, a, p, from, p.Position, citing)
+	if err != nil {
+		return err
+	}
+	d := delta{q: q, place: p, window: w}
+	switch {
+	case archived || q.fullState || p.fresh && p.was:
+		gone, err := s.o.Rooms.Departure(ctx, q.t.ID, p.NID, q.user)
+		if err != nil {
+			return err
+		}
+		if gone != nil {
+			if d.final, err = s.o.Rooms.StateAfter(ctx, q.t.ID, gone); err != nil {
+				return err
+			}
+		}
+	case p.was:
+		for _, c := range p.changes {
+			if c.Position <= p.Position {
+				d.changes = append(d.changes, c)
+			}
+		}
+	}
+	state, err := s.state(ctx, &d)
+	if err != nil {
+		return err
+	}
+	l := &leftRoom{roomState: q.state(state)}
+	if l.Timeline, err = s.batch(ctx, q, a, p, w, p.Position); err != nil {
+		return err
+	}
+	a.room().Leave[p.Room.ID] = l
+	return nil
+}
+
+func memberChanges(changes []room.StateChange) bool {
+	for _, c := range changes {
+		if c.Key.Type == event.TypeMember {
+			return true
+		}
+	}
+	return false
+}
+
+// batch converts a window of events into the timeline of a room's section.
+func (s *Service) batch(ctx context.Context, q *query, a *answer, p *place, w window, to int64) (batch, error) {
+	b := batch{Events: make([]any, 0, len(w.events)), Limited: w.limited}
+	switch {
+	case len(w.events) > 0:
+		before, err := s.o.Timeline.Before(ctx, p.Room, q.t.ID, w.events[0])
+		if err != nil {
+			return b, err
+		}
+		b.Previous = s.o.Tokens.Place(q.t.ID, before)
+	case w.limited:
+		before, err := s.o.Timeline.Behind(ctx, p.Room, q.t.ID, to)
+		if err != nil {
+			return b, err
+		}
+		b.Previous = s.o.Tokens.Place(q.t.ID, before)
+	}
+	if q.filter.EventFormat == "federation" {
+		for _, e := range w.events {
+			b.Events = append(b.Events, jsontext.Value(e.JSON()))
+		}
+		return b, nil
+	}
+	events, err := s.o.Rooms.ClientList(ctx, q.t.ID, p.Room, w.events, q.session)
+	if err != nil {
+		return b, err
+	}
+	for _, e := range events {
+		e.RoomID = "" // the section names it
+		b.Events = append(b.Events, e)
+	}
+	if len(events) > 0 {
+		a.chunks = append(a.chunks, timeline.Chunk{Room: p.Room, Events: events})
+	}
+	return b, nil
+}
+
+// summary counts the members; heroes are named where the room has no name of its own.
+func (s *Service) summary(ctx context.Context, q *query, p *place, state room.State) (*summary, error) {
+	sum, err := s.o.Rooms.Summary(ctx, q.t.ID, p.NID, q.user)
+	if err != nil {
+		return nil, err
+	}
+	out := &summary{Joined: sum.Joined, Invited: sum.Invited}
+	for _, named := range []struct{ typ, field string }{{"m.room.name", "name"}, {"m.room.canonical_alias", "alias"}} {
+		e, err := s.o.Rooms.StateEvent(ctx, q.t.ID, state, event.Key{Type: named.typ})
+		if err != nil {
+			return nil, err
+		}
+		var c map[string]jsontext.Value
+		if e != nil && json.Unmarshal(e.Content(), &c) == nil && len(c[named.field]) > 2 && c[named.field].Kind() == '"' {
+			return out, nil
+		}
+	}
+	out.Heroes = sum.Heroes
+	if out.Heroes == nil {
+		out.Heroes = []id.User{}
+	}
+	return out, nil
+}
+
+// memberOf reads sender and state key of a stripped member event; both are empty for other events.
+func memberOf(raw jsontext.Value) (sender, key id.User) {
+	var e struct {
+		Type     string  `json:"type"`
+		Sender   id.User `json:"sender"`
+		StateKey id.User `json:"state_key"`
+	}
+	if json.Unmarshal(raw, &e, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) != nil || e.Type != event.TypeMember {
+		return "", ""
+	}
+	return e.Sender, e.StateKey
+}

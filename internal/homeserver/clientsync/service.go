@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package clientsync
+
+import (
+	"context"
+	"time"
+
+	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+	"github.com/konsil-health/konsil/internal/foundation/limit"
+	"github.com/konsil-health/konsil/internal/foundation/stream"
+	"github.com/konsil-health/konsil/internal/homeserver/account"
+	"github.com/konsil-health/konsil/internal/homeserver/encryption"
+	"github.com/konsil-health/konsil/internal/homeserver/room"
+	"github.com/konsil-health/konsil/internal/homeserver/timeline"
+	"github.com/konsil-health/konsil/internal/matrix/mxerror"
+)
+
+// Options are the slices that an answer is put together from; all are required.
+type Options struct {
+	Feed       *stream.Feed
+	Accounts   *account.Service
+	Rooms      *room.Service
+	Timeline   *timeline.Service
+	Tokens     *timeline.Tokens
+	Encryption *encryption.Service
+}
+
+// Service answers /sync for all tenants of a node. It is safe for concurrent use.
+type Service struct {
+	o Options
+	// closing ends what waits.
+	closing context.Context
+	close   context.CancelFunc
+}
+
+// New returns the service.
+func New(o Options) *Service {
+	s := &Service{o: o}
+	s.closing, s.close = context.WithCancel(context.Background())
+	return s
+}
+
+// Close answers every waiting sync at once, so that a stopping node keeps nobody waiting.
+func (s *Service) Close() { s.close() }
+
+// Routes lists the route of /sync, under r0 too, where older clients still call it.
+func (s *Service) Routes() []httpapi.Route {
+	return []httpapi.Route{
+		{Method: "GET", Path: "/_matrix/client/v3/sync", Access: httpapi.AnyUser, Rate: limit.Sync, Handle: s.handle},
+		{Method: "GET", Path: "/_matrix/client/r0/sync", Access: httpapi.AnyUser, Rate: limit.Sync, Handle: s.handle},
+	}
+}
+
+// maxWait bounds how long a sync waits, in ms: intermediaries close quiet connections sooner or later.
+const maxWait = 90_000
+
+// handle reads the parameters, answers at once when there is something to say, and otherwise waits for it.
+func (s *Service) handle(ctx context.Context, r *httpapi.Request) (any, error) {
+	q, wait, err := s.read(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.acknowledge(ctx, q); err != nil {
+		return nil, err
+	}
+	deadline, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	stop := context.AfterFunc(s.closing, cancel)
+	defer stop()
+	for {
+		// The counter of what takes no position is read before the position: what comes in between is only shown twice.
+		ephemeral := s.o.Feed.Ephemeral()
+		position, err := s.o.Feed.Position(ctx, q.t.ID)
+		if err != nil {
+			return nil, err
+		}
+		answer, err := s.answer(ctx, q, max(position, q.since.Position), ephemeral)
+		if err != nil {
+			return nil, err
+		}
+		if answer.empty() && wait > 0 && !answer.urgent {
+			q.since = answer.token // nothing up to there concerns the user
+			if s.o.Feed.Wait(deadline, q.t.ID, q.user, answer.token.Position, ephemeral) == nil {
+				continue
+			}
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+		}
+		answer.NextBatch = s.o.Tokens.Stream(q.t.ID, answer.token)
+		return answer.reply, s.countKeys(ctx, q, answer.reply)
+	}
+}
+
+// read checks the request's parameters.
+func (s *Service) read(ctx context.Context, r *httpapi.Request) (*query, time.Duration, error) {
+	q := &query{t: r.Tenant, session: r.Session, user: r.Session.User, device: r.Session.Device, initial: true}
+	wait, err := r.QueryInt("timeout", 0, maxWait)
+	if err != nil {
+		return nil, 0, err
+	}
+	if q.fullState, err = r.QueryBool("full_state", false); err != nil {
+		return nil, 0, err
+	}
+	if q.stateAfter, err = r.QueryBool("use_state_after", false); err != nil {
+		return nil, 0, err
+	}
+	if q.unstableAfter, err = r.QueryBool("org.matrix.msc4222.use_state_after", false); err != nil {
+		return nil, 0, err
+	}
+	switch r.Query("set_presence") {
+	case "", "online", "offline", "unavailable":
+	default:
+		return nil, 0, mxerror.InvalidParam.With("set_presence must be online, offline or unavailable")
+	}
+	if q.filter, err = s.filter(ctx, r); err != nil {
+		return nil, 0, err
+	}
+	if token := r.Query("since"); token != "" {
+		if q.since, err = s.o.Tokens.OpenStream(r.Tenant.ID, token); err != nil {
+			return nil, 0, err
+		}
+		q.initial = false
+		if q.since.Epoch != r.Tenant.Epoch { // answered as a gap (engine rule 7)
+			q.initial, q.gap, q.since = true, true, timeline.StreamToken{}
+		}
+	}
+	if q.initial || q.fullState {
+		wait = 0
+	}
+	return q, time.Duration(wait) * time.Millisecond, nil
+}
+
+// acknowledge deletes the to-device messages that the device shows to have received by coming back with this token (engine rule 28).
+func (s *Service) acknowledge(ctx context.Context, q *query) error {
+	if q.initial || q.device == "" || q.since.Device != timeline.DeviceSum(q.user, q.device) {
+		return nil
+	}
+	return s.o.Encryption.Acknowledge(ctx, q.t.ID, q.user, q.device, q.since.ToDevice)
+}
+
+// countKeys fills in how many keys others can still claim from the device. It is asked last, so that a sync that waits asks once.
+func (s *Service) countKeys(ctx context.Context, q *query, r *reply) (err error) {
+	if q.device == "" {
+		return nil
+	}
+	r.OneTimeKeys, r.Fallback, err = s.o.Encryption.KeyCounts(ctx, q.t.ID, q.user, q.device)
+	if r.Fallback == nil {
+		r.Fallback = []string{}
+	}
+	return err
+}
