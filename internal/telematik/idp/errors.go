@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package idp
+
+import (
+	"fmt"
+	"net/http"
+)
+
+// Error is a refusal with the code of the identity provider's published list.
+type Error struct {
+	Status int
+	OAuth  string // the error of RFC 6749
+	Code   int    // gematik_code
+	Text   string // gematik_error_text
+	Err    error
+}
+
+// Error names code and text.
+func (e *Error) Error() string {
+	if e.Err != nil {
+		return fmt.Sprintf("identity provider: %d %s: %v", e.Code, e.Text, e.Err)
+	}
+	return fmt.Sprintf("identity provider: %d %s", e.Code, e.Text)
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is compares by code, for errors.Is.
+func (e *Error) Is(target error) bool {
+	other, ok := target.(*Error)
+	return ok && other.Code == e.Code
+}
+
+func (e *Error) because(err error) *Error {
+	c := *e
+	c.Err = err
+	return &c
+}
+
+func refusal(oauth string, code int, text string) *Error {
+	return &Error{Status: http.StatusBadRequest, OAuth: oauth, Code: code, Text: text}
+}
+
+// The refusals, by their published codes.
+var (
+	ErrRedirect     = refusal("invalid_request", 1020, "redirect_uri ist ungültig")
+	ErrScope        = refusal("invalid_scope", 1005, "scope wurde nicht übermittelt oder ist ungültig")
+	ErrState        = refusal("invalid_request", 2006, "state ist ungültig")
+	ErrResponseType = refusal("unsupported_response_type", 2005, "response_type ist ungültig")
+	ErrNonce        = refusal("invalid_request", 2007, "nonce ist ungültig")
+	ErrMethod       = refusal("invalid_request", 2008, "code_challenge_method ist ungültig")
+	ErrPKCE         = refusal("invalid_request", 2010, "code_challenge ist ungültig")
+	ErrClient       = refusal("invalid_client", 2012, "client_id ist ungültig")
+	ErrSignature    = refusal("access_denied", 2013, "Ungültige Signatur der Karte")
+	ErrCertificate  = refusal("access_denied", 2020, "Das AUT-Zertifikat ist ungültig")
+	ErrChallenge    = refusal("invalid_request", 2030, "Die Challenge ist ungültig")
+	ErrExpired      = refusal("access_denied", 2032, "Die Challenge ist abgelaufen")
+	ErrCode         = refusal("invalid_grant", 3005, "code ist ungültig oder abgelaufen")
+)

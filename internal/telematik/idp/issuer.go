@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package idp
+
+import (
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/konsil-health/konsil/internal/health/brainpool"
+	"github.com/konsil-health/konsil/internal/health/certificate"
+	"github.com/konsil-health/konsil/internal/health/jose"
+	"github.com/konsil-health/konsil/internal/telematik/card"
+)
+
+const (
+	challengeLife = 3 * time.Minute
+	codeLife      = time.Minute
+
+	// Scope is what TI-Messenger relying parties ask for.
+	Scope = "openid ti-messenger"
+)
+
+// Options is what an issuer stands on.
+type Options struct {
+	URL    string      // the issuer, as it stands in iss
+	Signer card.Signer // C.FD.SIG with the role oid_idpd
+	// Key decrypts the answers (puk_idp_enc).
+	Key     *brainpool.PrivateKey
+	Trust   *certificate.Trust
+	Revoked func(*certificate.Certificate) error // nil skips it
+	// Clients are the relying parties: client_id and the redirect URIs it may name.
+	Clients map[string][]string
+	Now     func() time.Time // nil: time.Now
+}
+
+// Issuer is the identity provider. It is safe for concurrent use.
+type Issuer struct {
+	o      Options
+	sealed []byte // the key of authorization codes, of this process
+
+	mu   sync.Mutex
+	used map[string]time.Time // jti of challenges and codes that were used, until they expire
+}
+
+// New returns an issuer.
+func New(o Options) *Issuer {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	key := make([]byte, 32)
+	rand.Read(key)
+	return &Issuer{o: o, sealed: key, used: map[string]time.Time{}}
+}
+
+// Authorization is what a relying party asks for (dossier §5.2).
+type Authorization struct {
+	ClientID            string `json:"client_id"`
+	ResponseType        string `json:"response_type"`
+	RedirectURI         string `json:"redirect_uri"`
+	State               string `json:"state"`
+	Nonce               string `json:"nonce,omitempty"`
+	Scope               string `json:"scope"`
+	CodeChallenge       string `json:"code_challenge"`
+	CodeChallengeMethod string `json:"code_challenge_method"`
+}
+
+// challenge is the content of the challenge token.
+type challenge struct {
+	Authorization `json:",inline"`
+	Issuer        string       `json:"iss"`
+	Issued        jose.Seconds `json:"iat"`
+	Expires       jose.Seconds `json:"exp"`
+	Type          string       `json:"token_type"`
+	ID            string       `json:"jti"`
+	Server        string       `json:"snc"`
+}
+
+// Proof is a relying party's request together with whom the card speaks for.
+type Proof struct {
+	Authorization
+	Identity certificate.Identity
+	// Certificate is the card's.
+	Certificate *certificate.Certificate
+	AuthTime    time.Time
+}
+
+// Key is the public key that answers are encrypted for.
+func (i *Issuer) Key() *ecdsa.PublicKey { return i.o.Key.PublicKey() }
+
+// Certificate is the one that challenges are signed with.
+func (i *Issuer) Certificate() *certificate.Certificate { return i.o.Signer.Certificate() }
+
+var pkceForm = regexp.MustCompile(`^[A-Za-z0-9_-]{43}$`)
+
+// check looks at a request before anything is signed.
+func (i *Issuer) check(a Authorization) error {
+	redirects, ok := i.o.Clients[a.ClientID]
+	switch {
+	case !ok:
+		return ErrClient
+	case !slices.Contains(redirects, a.RedirectURI):
+		return ErrRedirect
+	case a.ResponseType != "code":
+		return ErrResponseType
+	case a.State == "" || len(a.State) > 512:
+		return ErrState
+	case len(a.Nonce) > 512:
+		return ErrNonce
+	case !slices.Contains(strings.Fields(a.Scope), "openid") || !slices.Contains(strings.Fields(a.Scope), "ti-messenger"):
+		return ErrScope
+	case a.CodeChallengeMethod != "S256":
+		return ErrMethod
+	case !pkceForm.MatchString(a.CodeChallenge):
+		return ErrPKCE
+	}
+	return nil
+}
+
+// Challenge signs a challenge for a relying party's request.
+func (i *Issuer) Challenge(a Authorization) (string, error) {
+	if err := i.check(a); err != nil {
+		return "", err
+	}
+	now := i.o.Now()
+	return jose.SignClaims(jose.Header{Typ: "JWT", Kid: "puk_idp_sig"}, challenge{
+		Authorization: a, Issuer: i.o.URL, Issued: jose.Seconds(now.Unix()), Expires: jose.Seconds(now.Add(challengeLife).Unix()), Type: "challenge", ID: rand.Text(), Server: rand.Text(),
+	}, i.o.Signer)
+}
+
+// Verify checks an answer: encryption, the card's certificate and signature, and the challenge, which counts once.
+func (i *Issuer) Verify(answer string) (*Proof, error) {
+	header, plain, err := jose.Decrypt(answer, i.o.Key)
+	if err != nil {
+		return nil, ErrChallenge.because(err)
+	}
+	now := i.o.Now()
+	if header.Exp != 0 && int64(header.Exp) <= now.Unix() {
+		return nil, ErrExpired
+	}
+	inner, err := jose.Unnest(plain)
+	if err != nil {
+		return nil, ErrChallenge.because(err)
+	}
+	signed, err := jose.Parse(inner)
+	if err != nil {
+		return nil, ErrChallenge.because(err)
+	}
+	if len(signed.Header.X5c) == 0 {
+		return nil, ErrCertificate.because(fmt.Errorf("x5c is missing"))
+	}
+	c, err := certificate.Parse(signed.Header.X5c[0])
+	if err != nil {
+		return nil, ErrCertificate.because(err)
+	}
+	if err := i.o.Trust.Check(c, certificate.Expect{
+		Types: []certificate.Type{certificate.ProfessionalAUT, certificate.InstitutionAUT, certificate.CardHolderAUT}, At: now, Revoked: i.o.Revoked,
+	}); err != nil {
+		return nil, ErrCertificate.because(err)
+	}
+	if err := signed.Verify(c.PublicKey()); err != nil {
+		return nil, ErrSignature.because(err)
+	}
+	claims, err := i.own(signed.Payload)
+	if err != nil {
+		return nil, err
+	}
+	if int64(claims.Expires) <= now.Unix() {
+		return nil, ErrExpired
+	}
+	who, err := c.Identity()
+	if err != nil {
+		return nil, ErrCertificate.because(err)
+	}
+	if !i.once(claims.ID, time.Unix(int64(claims.Expires), 0)) {
+		return nil, ErrChallenge.because(fmt.Errorf("it was answered before"))
+	}
+	return &Proof{Authorization: claims.Authorization, Identity: who, Certificate: c, AuthTime: now}, nil
+}
+
+// own reads the challenge that the card signed and checks that it is ours.
+func (i *Issuer) own(payload []byte) (challenge, error) {
+	token, err := jose.Unnest(payload)
+	if err != nil {
+		return challenge{}, ErrChallenge.because(err)
+	}
+	signed, err := jose.Parse(token)
+	if err != nil {
+		return challenge{}, ErrChallenge.because(err)
+	}
+	if err := signed.Verify(i.o.Signer.Certificate().PublicKey()); err != nil {
+		return challenge{}, ErrChallenge.because(err)
+	}
+	var c challenge
+	if err := signed.Claims(&c); err != nil {
+		return challenge{}, ErrChallenge.because(err)
+	}
+	if c.Type != "challenge" || c.Issuer != i.o.URL || c.ID == "" {
+		return challenge{}, ErrChallenge.because(fmt.Errorf("it is another kind of token"))
+	}
+	return c, nil
+}
+
+// once remembers a token until it expires and says whether it is the first time.
+func (i *Issuer) once(id string, until time.Time) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	now := i.o.Now()
+	for other, end := range i.used {
+		if end.Before(now) {
+			delete(i.used, other)
+		}
+	}
+	if _, seen := i.used[id]; seen {
+		return false
+	}
+	i.used[id] = until
+	return true
+}
+
+// code is the content of an authorization code.
+type code struct {
+	Authorization `json:",inline"`
+	Identity      certificate.Identity `json:"identity"`
+	AuthTime      jose.Seconds         `json:"auth_time"`
+	Expires       jose.Seconds         `json:"exp"`
+	ID            string               `json:"jti"`
+}
+
+// Code turns a proof into an authorization code, sealed for this issuer (JWE, dir, A256GCM).
+func (i *Issuer) Code(p *Proof) (string, error) {
+	expires := jose.Seconds(i.o.Now().Add(codeLife).Unix())
+	plain, err := json.Marshal(code{Authorization: p.Authorization, Identity: p.Identity, AuthTime: jose.Seconds(p.AuthTime.Unix()), Expires: expires, ID: rand.Text()})
+	if err != nil {
+		return "", fmt.Errorf("identity provider: %w", err)
+	}
+	return jose.EncryptDirect(rand.Reader, i.sealed, jose.Header{Cty: "NJWT", Exp: expires}, plain)
+}
+
+// Redeem gives a relying party the claims for a code, once, against the verifier whose hash began the flow (RFC 7636).
+func (i *Issuer) Redeem(clientID, redirectURI, token, verifier string) (*Proof, error) {
+	_, plain, err := jose.DecryptDirect(token, i.sealed)
+	if err != nil {
+		return nil, ErrCode.because(err)
+	}
+	var c code
+	if err := jose.Decode(plain, &c); err != nil {
+		return nil, ErrCode.because(err)
+	}
+	switch {
+	case int64(c.Expires) <= i.o.Now().Unix():
+		return nil, ErrCode.because(fmt.Errorf("it has expired"))
+	case c.ClientID != clientID:
+		return nil, ErrClient
+	case c.RedirectURI != redirectURI:
+		return nil, ErrRedirect
+	case subtle.ConstantTimeCompare([]byte(c.CodeChallenge), []byte(PKCE(verifier))) != 1:
+		return nil, ErrPKCE
+	case !i.once(c.ID, time.Unix(int64(c.Expires), 0)):
+		return nil, ErrCode.because(fmt.Errorf("it was redeemed before"))
+	}
+	return &Proof{Authorization: c.Authorization, Identity: c.Identity, AuthTime: time.Unix(int64(c.AuthTime), 0)}, nil
+}
+
+// PKCE is the code_challenge of a verifier.
+func PKCE(verifier string) string {
+	sum := sha256.Sum256([]byte(verifier))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
