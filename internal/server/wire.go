@@ -24,9 +24,10 @@ import (
 	"github.com/konsil-health/konsil/internal/homeserver/encryption"
 	"github.com/konsil-health/konsil/internal/homeserver/federation"
 	"github.com/konsil-health/konsil/internal/homeserver/media"
-	"github.com/konsil-health/konsil/internal/homeserver/policy"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
+	"github.com/konsil-health/konsil/internal/homeserver/timeline"
 	"github.com/konsil-health/konsil/internal/matrix/id"
+	"github.com/konsil-health/konsil/internal/telematik/fedlist"
 )
 
 // node is everything behind the listeners.
@@ -37,6 +38,8 @@ type node struct {
 	tenants    *tenant.Store
 	committer  *stream.Committer
 	federation *federation.Service
+	accounts   *account.Service
+	members    *fedlist.Consumer // nil in plain Matrix mode
 	starts     []func()
 	closes     []func() error // run in reverse
 }
@@ -94,7 +97,13 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	n.count()
 
 	// What may be decided from outside, and the edge that asks it about every request.
-	var rules policy.Policy = policy.Open{RoomVersion: c.Rooms.DefaultVersion}
+	var accounts *account.Service
+	rules, err := n.rules(ctx, c, log, func(ctx context.Context, t tenant.ID, user id.User, typ string) (jsontext.Value, bool, error) {
+		return accounts.AccountDatum(ctx, t, user, "", typ)
+	})
+	if err != nil {
+		return nil, err
+	}
 	var proxies []netip.Prefix
 	for _, p := range c.TrustedProxies {
 		prefix, err := netip.ParsePrefix(p)
@@ -124,7 +133,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	}
 	var rooms *room.Service
 	var keys *encryption.Service
-	accounts := account.New(account.Options{
+	accounts = account.New(account.Options{
 		DB: n.db, Committer: n.committer, Feed: feed, Policy: rules, Log: log,
 		Config: accountConfig(c), AppService: services.ByToken, AppServiceByID: services.ByID,
 		ProfileChanged: func(ctx context.Context, t *tenant.Tenant, user id.User) error {
@@ -147,6 +156,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 			return rooms.SharedUsers(ctx, t.ID, user)
 		},
 	})
+	n.accounts = accounts
 	federationOptions, err := federationConfig(c)
 	if err != nil {
 		return nil, err
@@ -178,9 +188,11 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	n.ends(func() error { rooms.Close(); return nil })
 	n.ends(func() error { n.federation.Close(); return nil })
 	feed.SetMembers(rooms.WaitingMembers)
+	tokens := timeline.NewTokens(ring)
+	history := timeline.New(timeline.Options{Rooms: rooms, Accounts: accounts, Tokens: tokens})
 	keys = encryption.New(encryption.Options{
 		DB: n.db, Committer: n.committer, Feed: feed, Policy: rules, Log: log,
-		Accounts: accounts, Rooms: encryption.OfRooms(rooms), Remote: n.federation,
+		Accounts: accounts, Rooms: encryption.OfRooms(rooms), Remote: n.federation, Position: tokens.Position,
 		KeysVisible: func(ctx context.Context, t *tenant.Tenant, user id.User, server id.Server) (bool, error) {
 			return rooms.SharesRoomWithServer(ctx, t.ID, user, server)
 		},
@@ -201,6 +213,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	n.router.Authenticate(accounts, n.federation)
 	n.router.Add(accounts.Routes()...)
 	n.router.Add(rooms.Routes()...)
+	n.router.Add(history.Routes()...)
 	n.router.Add(keys.Routes()...)
 	n.router.Add(files.Routes()...)
 	n.router.Add(n.federation.Routes()...)

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+
+	"github.com/konsil-health/konsil/internal/foundation/config"
+	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	certs "github.com/konsil-health/konsil/internal/health/certificate"
+	"github.com/konsil-health/konsil/internal/homeserver/account"
+	"github.com/konsil-health/konsil/internal/homeserver/policy"
+	"github.com/konsil-health/konsil/internal/telematik/card"
+	"github.com/konsil-health/konsil/internal/telematik/fedlist"
+	"github.com/konsil-health/konsil/internal/telematik/permission"
+)
+
+// rules returns what the configuration's policy is: an ordinary homeserver, or the rules of the TI-Messenger over the federation list.
+func (n *node) rules(ctx context.Context, c *config.Config, log *slog.Logger, data permission.AccountData) (policy.Policy, error) {
+	if c.Policy == config.PolicyOpen {
+		return policy.Open{RoomVersion: c.Rooms.DefaultVersion}, nil
+	}
+	if c.Telematik.FederationList == "" {
+		return nil, errors.New("telematik.federation_list: under policy ti the address of the federation list is needed")
+	}
+	trust, err := listTrust(c)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := roots(c.CA)
+	if err != nil {
+		return nil, err
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}
+	n.members, err = fedlist.NewConsumer(ctx, fedlist.ConsumerOptions{DB: n.db, URL: c.Telematik.FederationList, Trust: trust, Token: c.Telematik.Provider,
+		Client: client, Log: log})
+	if err != nil {
+		return nil, fmt.Errorf("federation list: %w", err)
+	}
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan struct{})
+	started := false
+	n.starts = append(n.starts, func() {
+		started = true
+		go func() {
+			defer close(ended)
+			n.members.Run(running)
+		}()
+	})
+	n.ends(func() error {
+		stop()
+		if started {
+			<-ended
+		}
+		return nil
+	})
+	return permission.New(permission.Options{Members: n.members, AccountData: data, Log: log}), nil
+}
+
+// listTrust reads the certificates that the signer of the federation list is checked against; test roots are refused in production.
+func listTrust(c *config.Config) (*certs.Trust, error) {
+	var anchors, between []*certs.Certificate
+	for _, file := range c.Telematik.ListRoots {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("telematik.list_roots: %w", err)
+		}
+		found, err := certs.ParsePEM(text)
+		if err != nil {
+			return nil, fmt.Errorf("telematik.list_roots: %s: %w", file, err)
+		}
+		if err := card.CheckEnvironment(c.Environment == config.Production, found...); err != nil {
+			return nil, fmt.Errorf("telematik.list_roots: %s: %w", file, err)
+		}
+		for _, cert := range found {
+			if cert.X509.Subject.String() == cert.X509.Issuer.String() {
+				anchors = append(anchors, cert)
+			} else {
+				between = append(between, cert)
+			}
+		}
+	}
+	return certs.NewTrust(anchors, between), nil
+}
+
+// Accounts gives an embedding program, such as the demo, the node's accounts.
+func (s *Server) Accounts() *account.Service { return s.node.accounts }
+
+// Tenants gives an embedding program the node's tenants.
+func (s *Server) Tenants() *tenant.Store { return s.node.tenants }
