@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package directory
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/konsil-health/konsil/internal/health/fhir"
+)
+
+// Routes serves the directory's interfaces: search of professionals and of insured people, the owners' interface, and the three ways to a token.
+func (s *Service) Routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /tim-authenticate", s.timAuthenticate)
+	mux.HandleFunc("GET /owner-authenticate", s.ownerAuthenticate)
+	mux.HandleFunc("GET /signin-gematik-idp-dienst", s.signIn)
+	mux.HandleFunc("GET "+searchPath+"/{type}", s.search(false))
+	mux.HandleFunc("GET "+searchPath+"/{type}/{id}", s.read(false))
+	mux.HandleFunc("GET "+fdvSearchPath+"/{type}", s.search(true))
+	mux.HandleFunc("GET "+fdvSearchPath+"/{type}/{id}", s.read(true))
+	mux.HandleFunc("GET "+ownerPath+"/{type}", s.owner(s.listOwned))
+	mux.HandleFunc("GET "+ownerPath+"/{type}/{id}", s.owner(s.readOwned))
+	mux.HandleFunc("POST "+ownerPath+"/{type}", s.owner(s.createOwned))
+	mux.HandleFunc("PUT "+ownerPath+"/{type}/{id}", s.owner(s.updateOwned))
+	mux.HandleFunc("DELETE "+ownerPath+"/{type}/{id}", s.owner(s.deleteOwned))
+	return mux
+}
+
+// search answers a search. What was searched for is never logged (TIP1-A_5549).
+func (s *Service) search(insured bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v, err := s.view(r, insured)
+		if err != nil {
+			s.refuse(w, err)
+			return
+		}
+		bundle, err := s.o.Store.Search(r.Context(), r.PathValue("type"), r.URL.RawQuery, v)
+		if err != nil {
+			s.refuse(w, err)
+			return
+		}
+		send(w, http.StatusOK, bundle)
+	}
+}
+
+// read answers one resource; whether it is active is for the client to look at (dossier §4.3).
+func (s *Service) read(insured bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if _, err := s.view(r, insured); err != nil {
+			s.refuse(w, err)
+			return
+		}
+		resource, _, err := s.o.Store.Get(r.Context(), r.PathValue("type")+"/"+r.PathValue("id"))
+		if err == nil && (resource == nil || insured && resource.HiddenFromInsured()) {
+			err = fhir.Refuse(http.StatusNotFound, fhir.CodeNotFound, "there is no such resource")
+		}
+		if err != nil {
+			s.refuse(w, err)
+			return
+		}
+		send(w, http.StatusOK, resource)
+	}
+}
+
+// view checks the token of a search. Every owner may search as well.
+func (s *Service) view(r *http.Request, insured bool) (View, error) {
+	if insured {
+		_, err := s.allowed(bearer(r), fdvSearchPath)
+		return View{Insured: true, Base: s.o.Base + fdvSearchPath}, login(err)
+	}
+	_, err := s.allowed(bearer(r), searchPath, ownerPath)
+	return View{Base: s.o.Base + searchPath}, login(err)
+}
+
+func login(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fhir.Refuse(http.StatusUnauthorized, fhir.CodeLogin, "the access token is missing, wrong, for another interface or expired")
+}
+
+func bearer(r *http.Request) string {
+	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok {
+		return ""
+	}
+	return token
+}
+
+// refuse answers an OperationOutcome.
+func (s *Service) refuse(w http.ResponseWriter, err error) {
+	e, ok := errors.AsType[*fhir.Error](err)
+	if !ok {
+		s.o.Log.Error("directory", "error", err)
+		e = fhir.Refuse(http.StatusInternalServerError, fhir.CodeException, "the directory cannot answer now")
+	}
+	if e.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	send(w, e.Status, e.Outcome())
+}
+
+func send(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/fhir+json;charset=UTF-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.MarshalWrite(w, v) // the caller is gone if this fails
+}
+
+// body reads a resource of the request.
+func body(w http.ResponseWriter, r *http.Request) (*fhir.Resource, error) {
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, fhir.MaxResource))
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return nil, fhir.Refuse(http.StatusRequestEntityTooLarge, fhir.CodeTooCostly, "a resource has at most %d bytes", fhir.MaxResource)
+	}
+	if err != nil {
+		return nil, fhir.Refuse(http.StatusBadRequest, fhir.CodeInvalid, "the body ended early")
+	}
+	resource, err := fhir.Parse(raw)
+	if err != nil {
+		return nil, fhir.Refuse(http.StatusBadRequest, fhir.CodeStructure, "%v", err)
+	}
+	return resource, nil
+}
