@@ -16,10 +16,10 @@ import (
 	"github.com/konsil-health/konsil/internal/foundation/observe"
 )
 
-// The stop has ten seconds: requests under way get most of them, what waits in long polls is sent home earlier.
+// The stop has ten seconds. Long polls are answered at once; what else is still under way after the first grace is cancelled, after the second cut.
 const (
-	pollGrace = 500 * time.Millisecond
-	stopGrace = 7 * time.Second
+	cancelGrace = 3 * time.Second
+	stopGrace   = 7 * time.Second
 )
 
 // Options are for those who embed a node; the zero value is what `konsil serve` uses.
@@ -96,8 +96,8 @@ func (s *Server) address(purpose string) string {
 // Run serves until the context ends, then stops cleanly: no new connections, answers to what is under way, everything acknowledged on disk.
 // It returns nil after a clean stop.
 func (s *Server) Run(ctx context.Context) error {
-	base, sendHome := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer sendHome(nil)
+	base, cancelLate := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancelLate(nil)
 	failed := make(chan error, len(s.listeners))
 	for _, l := range s.listeners {
 		l.server.BaseContext = func(net.Listener) context.Context { return base }
@@ -115,8 +115,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.health.SetReady(false)
 	s.log.Info("stopping")
-	poll := time.AfterFunc(pollGrace, func() { sendHome(errStopping) })
-	defer poll.Stop()
+	s.node.stopping()
+	late := time.AfterFunc(cancelGrace, func() { cancelLate(errStopping) })
+	defer late.Stop()
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
 	defer cancel()
 	for _, l := range s.listeners {

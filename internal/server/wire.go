@@ -21,6 +21,7 @@ import (
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/account"
 	"github.com/konsil-health/konsil/internal/homeserver/appservice"
+	"github.com/konsil-health/konsil/internal/homeserver/clientsync"
 	"github.com/konsil-health/konsil/internal/homeserver/encryption"
 	"github.com/konsil-health/konsil/internal/homeserver/federation"
 	"github.com/konsil-health/konsil/internal/homeserver/media"
@@ -41,6 +42,7 @@ type node struct {
 	accounts   *account.Service
 	members    *fedlist.Consumer // nil in plain Matrix mode
 	starts     []func()
+	stopping   func()         // when the stop begins: answers what waits
 	closes     []func() error // run in reverse
 }
 
@@ -198,6 +200,8 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		},
 	})
 	n.ends(func() error { keys.Close(); return nil })
+	syncs := clientsync.New(clientsync.Options{Feed: feed, Accounts: accounts, Rooms: rooms, Timeline: history, Tokens: tokens, Encryption: keys})
+	n.stopping = syncs.Close
 	files := media.New(media.Options{DB: n.db, Policy: rules, Log: log, Config: mediaConfig(c), Remote: n.federation})
 	n.ends(func() error { files.Close(); return nil })
 
@@ -214,6 +218,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	n.router.Add(accounts.Routes()...)
 	n.router.Add(rooms.Routes()...)
 	n.router.Add(history.Routes()...)
+	n.router.Add(syncs.Routes()...)
 	n.router.Add(keys.Routes()...)
 	n.router.Add(files.Routes()...)
 	n.router.Add(n.federation.Routes()...)
