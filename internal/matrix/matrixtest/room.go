@@ -53,6 +53,7 @@ type Room struct {
 	// Log holds every event in the order of creation.
 	Log  []*Verdict
 	byID map[id.Event]*Verdict
+	keys map[id.Server]ed25519.PrivateKey // deriving one takes as long as signing
 	rng  *rand.Rand
 	now  int64
 }
@@ -64,7 +65,7 @@ func New(version string, seed uint64) *Room {
 		panic("matrixtest: unknown room version " + version)
 	}
 	r := &Room{
-		Version: v, byID: map[id.Event]*Verdict{}, rng: rand.New(rand.NewPCG(seed, 0x6b6f6e73696c)), now: 1_700_000_000_000,
+		Version: v, byID: map[id.Event]*Verdict{}, keys: map[id.Server]ed25519.PrivateKey{}, rng: rand.New(rand.NewPCG(seed, 0x6b6f6e73696c)), now: 1_700_000_000_000,
 	}
 	for i := range 7 {
 		r.Users = append(r.Users, id.User(fmt.Sprintf("@u%d:s%d.example", i, i%3)))
@@ -166,13 +167,13 @@ func (r *Room) build(d event.Draft) *event.Event {
 		}
 	}
 	s := d.Sender.Server()
-	e, err := d.Build(s, KeyID, Key(s))
+	e, err := d.Build(s, KeyID, r.key(s))
 	if err != nil {
 		panic(fmt.Sprintf("matrixtest: %v", err))
 	}
 	for _, other := range e.RequiredSigners() {
 		if other != s {
-			if e, err = e.WithSignature(other, KeyID, Key(other)); err != nil {
+			if e, err = e.WithSignature(other, KeyID, r.key(other)); err != nil {
 				panic(err)
 			}
 		}
@@ -233,6 +234,15 @@ func (r *Room) stateMap(ids map[event.Key]id.Event) authrule.Map {
 
 // State is the state of the given ids with their events.
 func (r *Room) State(ids map[event.Key]id.Event) authrule.Map { return r.stateMap(ids) }
+
+func (r *Room) key(s id.Server) ed25519.PrivateKey {
+	k := r.keys[s]
+	if k == nil {
+		k = Key(s)
+		r.keys[s] = k
+	}
+	return k
+}
 
 func (r *Room) chance(oneIn int) bool { return r.rng.IntN(oneIn) == 0 }
 

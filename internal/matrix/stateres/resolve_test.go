@@ -36,9 +36,9 @@ func TestAgainstLiteral(t *testing.T) {
 		t.Run(ver, func(t *testing.T) {
 			t.Parallel()
 			differ := 0
-			rooms := uint64(25)
+			rooms := uint64(20)
 			if testing.Short() {
-				rooms = 10
+				rooms = 5
 			}
 			for seed := range rooms {
 				r := matrixtest.New(ver, seed)
@@ -81,7 +81,7 @@ func TestProperties(t *testing.T) {
 	for _, ver := range roomversion.Supported() {
 		t.Run(ver, func(t *testing.T) {
 			t.Parallel()
-			for seed := range uint64(15) {
+			for seed := range uint64(10) {
 				r := matrixtest.New(ver, 1000+seed)
 				r.Grow(50)
 				rng := rand.New(rand.NewPCG(seed, 1))
