@@ -51,7 +51,7 @@ else
 endif
 
 oracle: needs-go ## The protocol core against independent implementations (a module of its own)
-	@if [ -f internal/oracle/go.mod ]; then cd internal/oracle && $(GO) vet $(TAGS) ./... && $(GO) test $(TAGS) ./...; fi
+	@if [ -f internal/oracle/go.mod ]; then cd internal/oracle && export GOEXPERIMENT=jsonv2 && $(GO) vet $(TAGS) ./... && $(GO) test $(TAGS) ./...; fi
 
 # Every fuzz target, each for the given time.
 define fuzzall
