@@ -168,7 +168,7 @@ func TestQuery(t *testing.T) {
 		t.Errorf("%+v %v", again, err)
 	}
 	for _, bad := range []string{
-		"name=%zz", "%zz=a", "_count=x", "_count=-1", "_offset=101", "_summary=text", "_format=xml", "_include=practitioner", "_include=a:b", "na+me=x", "a.b.c.d.e=x", "name=", "name=,", "a:b:c=x",
+		"name=%zz", "%zz=a", "name=%00", "name=%ff", "_count=x", "_count=-1", "_offset=101", "_summary=text", "_format=xml", "_include=practitioner", "_include=a:b", "na+me=x", "a.b.c.d.e=x", "name=", "name=,", "a:b:c=x",
 		"practitioner:x.name=y", "name", "=x", "_text=a&_text=b", strings.Repeat("a=b&", 51), "a=" + strings.Repeat("b", 9000), "a=" + strings.Repeat("b,", 101),
 	} {
 		_, err := fhir.ParseQuery(bad)

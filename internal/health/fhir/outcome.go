@@ -18,6 +18,7 @@ const (
 	CodeValue        = "value"
 	CodeNotSupported = "not-supported"
 	CodeNotFound     = "not-found"
+	CodeConflict     = "conflict"
 	CodeForbidden    = "forbidden"
 	CodeLogin        = "login"
 	CodeBusinessRule = "business-rule"

@@ -53,6 +53,12 @@ var (
 // IsID says whether a text has the form of a logical id (FHIR datatype id).
 func IsID(s string) bool { return idPattern.MatchString(s) }
 
+// IsReference says whether a text has the form "Type/id".
+func IsReference(s string) bool {
+	kind, id, ok := strings.Cut(s, "/")
+	return ok && typePattern.MatchString(kind) && IsID(id)
+}
+
 // Resource is one resource: its bytes as they came and the tree they hold. It is immutable and safe for concurrent use.
 type Resource struct {
 	raw  jsontext.Value
@@ -245,7 +251,7 @@ func (r *Resource) Identifier(system string) string {
 func (r *Resource) References(element string) []string {
 	var all []string
 	for _, s := range r.Strings(element, "reference") {
-		if kind, id, ok := strings.Cut(s, "/"); ok && typePattern.MatchString(kind) && IsID(id) {
+		if IsReference(s) {
 			all = append(all, s)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Bounds of a query.
@@ -91,6 +92,9 @@ func ParseQuery(raw string) (*Query, error) {
 		value, err = url.QueryUnescape(value)
 		if err != nil {
 			return nil, Refuse(badRequest, CodeInvalid, "value of %.64q is not percent-encoded", key)
+		}
+		if !utf8.ValidString(value) || strings.ContainsRune(value, 0) {
+			return nil, Refuse(badRequest, CodeInvalid, "value of %.64q is no text", key)
 		}
 		if err := q.add(key, value); err != nil {
 			return nil, err

@@ -234,7 +234,7 @@ func (out *rows) take(prefix, chain string, r *fhir.Resource, all []parameter) {
 			}
 		case token:
 			for _, v := range p.values(r) {
-				if v.Code != "" && len(v.Code) <= 200 && len(v.System) <= 200 {
+				if v.Code != "" && len(v.Code) <= 200 && len(v.System) <= 200 && !strings.ContainsRune(v.System+v.Code, 0) {
 					out.tokens[[3]string{prefix + p.name, v.System, v.Code}] = struct{}{}
 				}
 				if v.Display != "" {

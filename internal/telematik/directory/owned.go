@@ -5,6 +5,7 @@ package directory
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -104,23 +105,35 @@ func (s *Store) entryOf(ctx context.Context, owner string) (*fhir.Resource, erro
 
 // SetMessenger makes an owner reachable: an Endpoint with the address, linked to the owner's entry. Doing it twice changes nothing more.
 func (s *Store) SetMessenger(ctx context.Context, owner string, m Messenger) error {
-	entry, err := s.entryOf(ctx, owner)
-	if err != nil {
-		return err
-	}
 	endpoint, err := m.endpoint(owner, resourceID(fhir.Endpoint, owner+"\x00"+string(m.User)))
 	if err != nil {
 		return err
 	}
-	entries := []Entry{{endpoint, owner}}
-	linked := entry.References("endpoint")
-	if !slices.Contains(linked, endpoint.Reference()) {
-		if entry, err = relink(entry, append(linked, endpoint.Reference())); err != nil {
+	return s.insist(func() error {
+		entry, err := s.entryOf(ctx, owner)
+		if err != nil {
 			return err
 		}
-		entries = append(entries, Entry{entry, owner})
+		entries := []Entry{{endpoint, owner}}
+		linked := entry.References("endpoint")
+		if !slices.Contains(linked, endpoint.Reference()) {
+			if entry, err = relink(entry, append(linked, endpoint.Reference())); err != nil {
+				return err
+			}
+			entries = append(entries, Entry{entry, owner})
+		}
+		return s.Put(ctx, entries...)
+	})
+}
+
+// insist repeats a change that lost against another one.
+func (s *Store) insist(change func() error) error {
+	for attempt := 1; ; attempt++ {
+		err := change()
+		if refused, ok := errors.AsType[*fhir.Error](err); !ok || refused.Status != http.StatusConflict || attempt == 10 {
+			return err
+		}
 	}
-	return s.Put(ctx, entries...)
 }
 
 // RemoveMessenger takes an owner's address out of the directory.

@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -38,7 +39,8 @@ type Entry struct {
 // perTransaction bounds how many resources one transaction writes.
 const perTransaction = 300
 
-// Put stores resources under the ids they have, new ones and changed ones, and indexes every entry that they are part of. References among them
+// Put stores resources under the ids they have, new ones and changed ones, and indexes every entry that they are part of. A resource that carries
+// the version it was read at (meta.versionId) is refused with 409 when another one has been stored since. References among them
 // may point forward.
 func (s *Store) Put(ctx context.Context, entries ...Entry) error {
 	for len(entries) > 0 {
@@ -56,12 +58,18 @@ func (s *Store) Put(ctx context.Context, entries ...Entry) error {
 
 // Get reads a resource by "Type/id". It answers nil where there is none, and the owner's Telematik-ID.
 func (s *Store) Get(ctx context.Context, reference string) (r *fhir.Resource, owner string, err error) {
+	if !fhir.IsReference(reference) {
+		return nil, "", nil
+	}
 	kind, id, _ := strings.Cut(reference, "/")
 	return scanOne(s.db.QueryRow(ctx, "SELECT json, owner FROM directory_resource WHERE type = $1 AND id = $2", kind, id))
 }
 
 // Owned lists the resources of a type that a Telematik-ID owns, by id.
 func (s *Store) Owned(ctx context.Context, owner, kind string) ([]*fhir.Resource, error) {
+	if !fhir.IsReference(kind + "/x") {
+		return nil, nil
+	}
 	rows, err := s.db.Query(ctx, "SELECT json FROM directory_resource WHERE owner = $1 AND type = $2 ORDER BY id LIMIT 100", owner, kind)
 	return database.All(rows, err, func(rows *sql.Rows) (*fhir.Resource, error) {
 		var text string
@@ -182,15 +190,22 @@ func (w *writer) store(ctx context.Context, e Entry) error {
 	if !known {
 		old.nid = database.NewID()
 	}
+	if based := e.Resource.Strings("meta", "versionId"); known && len(based) == 1 && based[0] != strconv.FormatInt(old.version, 10) {
+		return conflict(ref)
+	}
 	old.version++
 	r, err := stamp(e.Resource, old.version, w.now)
 	if err != nil {
 		return err
 	}
 	if known {
-		if _, err = w.tx.Exec(ctx, "UPDATE directory_resource SET version = $2, updated = $3, owner = $4, json = $5 WHERE nid = $1",
-			old.nid, old.version, w.now.UnixMilli(), e.Owner, string(r.JSON())); err != nil {
+		n, err := w.tx.Exec(ctx, "UPDATE directory_resource SET version = $2, updated = $3, owner = $4, json = $5 WHERE nid = $1 AND version = $2 - 1",
+			old.nid, old.version, w.now.UnixMilli(), e.Owner, string(r.JSON()))
+		if err != nil {
 			return fmt.Errorf("directory: storing %s: %w", ref, err)
+		}
+		if n == 0 {
+			return conflict(ref)
 		}
 		if _, err := w.tx.Exec(ctx, "DELETE FROM directory_reference WHERE nid = $1", old.nid); err != nil {
 			return fmt.Errorf("directory: %w", err)
@@ -210,6 +225,11 @@ func (w *writer) store(ctx context.Context, e Entry) error {
 	}
 	w.known[ref], w.stored[ref] = r, old
 	return nil
+}
+
+// conflict is answered when a resource has changed since the version that a change was based on.
+func conflict(reference string) error {
+	return fhir.Refuse(http.StatusConflict, fhir.CodeConflict, "%s has changed in the meantime", reference)
 }
 
 // stamp sets meta.versionId and meta.lastUpdated and keeps the rest of meta.

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/database/databasetest"
 	"github.com/konsil-health/konsil/internal/health/certificate"
 	"github.com/konsil-health/konsil/internal/health/fhir"
+	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/telematik/directory"
 )
 
@@ -239,4 +241,71 @@ func BenchmarkPut2000(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// TestConcurrentMessengers: addresses that are entered at the same time are all there afterwards.
+func TestConcurrentMessengers(t *testing.T) {
+	t.Parallel()
+	databasetest.Each(t, func(t *testing.T, db *database.DB) {
+		s := filled(t, db)
+		users := []id.User{"@a:x.example", "@b:x.example", "@c:x.example", "@d:x.example"}
+		var all sync.WaitGroup
+		for _, u := range users {
+			all.Go(func() {
+				if err := s.SetMessenger(t.Context(), clinic.TelematikID, directory.Messenger{User: u, Name: string(u)}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		for _, u := range users {
+			if where, err := s.WhereIs(t.Context(), u); err != nil || where != directory.InOrganizations {
+				t.Errorf("%s: %s %v", u, where, err)
+			}
+		}
+		if where, err := s.WhereIs(t.Context(), "@nobody:x.example"); err != nil || where != directory.Nowhere {
+			t.Errorf("%s %v", where, err)
+		}
+		if people, organisations, err := s.Size(t.Context()); err != nil || people != 4 || organisations != 3 {
+			t.Errorf("%d people, %d organisations, %v", people, organisations, err)
+		}
+		services, err := s.Owned(t.Context(), clinic.TelematikID, fhir.HealthcareService)
+		if err != nil || len(services) != 1 {
+			t.Fatal(err)
+		}
+		if err := s.Put(t.Context(), directory.Entry{Resource: services[0], Owner: clinic.TelematikID}); err != nil {
+			t.Fatal(err)
+		}
+		err = s.Put(t.Context(), directory.Entry{Resource: services[0], Owner: clinic.TelematikID})
+		if refused, ok := errors.AsType[*fhir.Error](err); !ok || refused.Status != 409 {
+			t.Errorf("a change based on an old version: %v", err)
+		}
+		if err := s.RemoveMessenger(t.Context(), clinic.TelematikID, "@a:x.example"); err != nil {
+			t.Fatal(err)
+		}
+		if where, err := s.WhereIs(t.Context(), "@a:x.example"); err != nil || where != directory.Nowhere {
+			t.Errorf("%s %v", where, err)
+		}
+		err = s.SetMessenger(t.Context(), "1-nobody", directory.Messenger{User: "@a:x.example", Name: "x"})
+		if refused, ok := errors.AsType[*fhir.Error](err); !ok || refused.Status != 404 {
+			t.Error(err)
+		}
+	})
+}
+
+// FuzzSearch: whatever a query says, it is answered or refused, never a failure of the database.
+func FuzzSearch(f *testing.F) {
+	s := filled(f, databasetest.Open(f, databasetest.SQLite(f)))
+	f.Add(fhir.PractitionerRole, "practitioner.active=true&practitioner.name:contains=m%C3%BCl&_include=*&_count=3")
+	f.Add(fhir.HealthcareService, "organization.active=true&location.near=52.5%7C13.4%7C10%7Ckm&_text=a%20b")
+	f.Add(fhir.Endpoint, "status=active&address=x&_tag:not=a%7Cb")
+	f.Fuzz(func(t *testing.T, root, query string) {
+		_, err := s.Search(t.Context(), root, query, directory.View{})
+		if err == nil {
+			return
+		}
+		if _, refused := errors.AsType[*fhir.Error](err); !refused {
+			t.Errorf("%s?%s: %v", root, query, err)
+		}
+	})
 }
