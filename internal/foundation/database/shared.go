@@ -18,4 +18,5 @@ var SharedTables = map[string]string{
 	"directory_string":    "the directory's own data (central services)",
 	"directory_token":     "the directory's own data (central services)",
 	"directory_position":  "the directory's own data (central services)",
+	"idp_used":            "the identity provider's own data (central services): answered challenges and redeemed codes until they expire",
 }

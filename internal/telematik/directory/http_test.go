@@ -92,8 +92,8 @@ func newRig(t *testing.T, db *database.DB) *rig {
 			}
 			return false, false, nil
 		},
-		IDP: &directory.IDP{ClientID: "vzd", AuthURL: r.idpURL + "/auth", Redeem: func(_ context.Context, redirect, code, verifier string) (certificate.Identity, error) {
-			p, err := r.issuer.Redeem("vzd", redirect, code, verifier)
+		IDP: &directory.IDP{ClientID: "vzd", AuthURL: r.idpURL + "/auth", Redeem: func(ctx context.Context, redirect, code, verifier string) (certificate.Identity, error) {
+			p, err := r.issuer.Redeem(ctx, "vzd", redirect, code, verifier)
 			if err != nil {
 				return certificate.Identity{}, err
 			}

@@ -3,8 +3,11 @@
 package idp
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"net/http"
+	"time"
 )
 
 // Error is a refusal with the code of the identity provider's published list.
@@ -33,6 +36,22 @@ func (e *Error) Is(target error) bool {
 	return ok && other.Code == e.Code
 }
 
+// Published is the error object as the provider's interface has it (dossier §5.7). It carries no cause: that stays in the process.
+type Published struct {
+	OAuth string `json:"error"`
+	Code  int    `json:"gematik_code"`
+	Time  int64  `json:"gematik_timestamp"` // seconds since the epoch
+	UUID  string `json:"gematik_uuid"`      // of this answer, for logs
+	Text  string `json:"gematik_error_text"`
+}
+
+// Published returns the error object of one answer.
+func (e *Error) Published(now time.Time) Published {
+	var id [16]byte
+	rand.Read(id[:])
+	return Published{OAuth: e.OAuth, Code: e.Code, Time: now.Unix(), UUID: hex.EncodeToString(id[:]), Text: e.Text}
+}
+
 func (e *Error) because(err error) *Error {
 	c := *e
 	c.Err = err
@@ -59,3 +78,6 @@ var (
 	ErrExpired      = refusal("access_denied", 2032, "Die Challenge ist abgelaufen")
 	ErrCode         = refusal("invalid_grant", 3005, "code ist ungültig oder abgelaufen")
 )
+
+// errInternal is what is told when an answer could not be checked.
+var errInternal = &Error{Status: http.StatusInternalServerError, OAuth: "server_error", Code: 1500, Text: "Interner Serverfehler"}

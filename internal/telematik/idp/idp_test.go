@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/konsil-health/konsil/internal/foundation/database"
+	"github.com/konsil-health/konsil/internal/foundation/database/databasetest"
 	"github.com/konsil-health/konsil/internal/health/brainpool"
 	"github.com/konsil-health/konsil/internal/health/certificate"
 	"github.com/konsil-health/konsil/internal/health/jose"
@@ -90,14 +92,14 @@ func TestProof(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t)
 	answer := n.answer(t, n.smcb(t, nil))
-	proof, err := n.issuer.Verify(answer)
+	proof, err := n.issuer.Verify(t.Context(), answer)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if proof.Identity.Number != "1-2.1" || proof.Identity.ProfessionOID != certificate.Practice || proof.Identity.Organization != "Praxis Sonnenallee" || proof.State != "s" {
 		t.Errorf("%+v", proof)
 	}
-	if _, err := n.issuer.Verify(answer); !errors.Is(err, idp.ErrChallenge) {
+	if _, err := n.issuer.Verify(t.Context(), answer); !errors.Is(err, idp.ErrChallenge) {
 		t.Errorf("the same answer twice: %v", err)
 	}
 	code, err := n.issuer.Code(proof)
@@ -112,22 +114,22 @@ func TestProof(t *testing.T) {
 		"another redirect": {"registration", "https://evil.example", "verifier", idp.ErrRedirect},
 		"another verifier": {"registration", proof.RedirectURI, "guess", idp.ErrPKCE},
 	} {
-		if _, err := n.issuer.Redeem(c.client, c.redirect, code, c.verifier); !errors.Is(err, c.want) {
+		if _, err := n.issuer.Redeem(t.Context(), c.client, c.redirect, code, c.verifier); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	got, err := n.issuer.Redeem("registration", proof.RedirectURI, code, "verifier")
+	got, err := n.issuer.Redeem(t.Context(), "registration", proof.RedirectURI, code, "verifier")
 	if err != nil || got.Identity != proof.Identity || got.Nonce != "n" || !got.AuthTime.Equal(start) {
 		t.Errorf("%+v %v", got, err)
 	}
-	if _, err := n.issuer.Redeem("registration", proof.RedirectURI, code, "verifier"); !errors.Is(err, idp.ErrCode) {
+	if _, err := n.issuer.Redeem(t.Context(), "registration", proof.RedirectURI, code, "verifier"); !errors.Is(err, idp.ErrCode) {
 		t.Errorf("the same code twice: %v", err)
 	}
 	if code, err = n.issuer.Code(proof); err != nil {
 		t.Fatal(err)
 	}
 	n.now = start.Add(2 * time.Minute)
-	if _, err := n.issuer.Redeem("registration", proof.RedirectURI, code, "verifier"); !errors.Is(err, idp.ErrCode) {
+	if _, err := n.issuer.Redeem(t.Context(), "registration", proof.RedirectURI, code, "verifier"); !errors.Is(err, idp.ErrCode) {
 		t.Errorf("an old code: %v", err)
 	}
 }
@@ -217,13 +219,13 @@ func TestRefusals(t *testing.T) {
 		"challenge is no token":  {nested(good, good.Certificate(), "x"), idp.ErrChallenge},
 		"challenge is an answer": {nested(good, good.Certificate(), n.answer(t, good)), idp.ErrChallenge},
 	} {
-		if _, err := n.issuer.Verify(c.answer); !errors.Is(err, c.want) {
+		if _, err := n.issuer.Verify(t.Context(), c.answer); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	late := n.answer(t, good)
 	n.now = start.Add(4 * time.Minute)
-	if _, err := n.issuer.Verify(late); !errors.Is(err, idp.ErrExpired) {
+	if _, err := n.issuer.Verify(t.Context(), late); !errors.Is(err, idp.ErrExpired) {
 		t.Errorf("late: %v", err)
 	}
 	if _, err := idp.Answer(foreign, good, n.issuer.Certificate(), n.issuer.Key()); err == nil {
@@ -261,7 +263,7 @@ func TestHTTP(t *testing.T) {
 	if err != nil || back.StatusCode != http.StatusFound || to.Query().Get("state") != "s1" {
 		t.Fatalf("%d %v %v", back.StatusCode, to, err)
 	}
-	if p, err := n.issuer.Redeem("registration", "https://provider.example/callback", to.Query().Get("code"), "v"); err != nil || p.Identity.Number != "1-2.1" {
+	if p, err := n.issuer.Redeem(t.Context(), "registration", "https://provider.example/callback", to.Query().Get("code"), "v"); err != nil || p.Identity.Number != "1-2.1" {
 		t.Errorf("%+v %v", p, err)
 	}
 	for _, path := range []string{"/idp/auth", "/idp/auth?client_id=x"} {
@@ -299,12 +301,77 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
+// TestUsedEverywhere: what was answered at one node is a replay at another, and after a restart; the memory of it ends with the token.
+func TestUsedEverywhere(t *testing.T) {
+	t.Parallel()
+	databasetest.Each(t, func(t *testing.T, db *database.DB) {
+		n := newNetwork(t)
+		node := func() *idp.Issuer {
+			signer, err := n.pki.Component("idp", certificate.RoleIDP)
+			if err != nil {
+				t.Fatal(err)
+			}
+			key, err := n.pki.ComponentKey("idp", certificate.RoleIDP)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return idp.New(idp.Options{
+				URL: "https://idp.example", Signer: signer, Key: key, Trust: n.pki.Trust(), Revoked: n.pki.Revoked, Now: func() time.Time { return n.now },
+				Clients: map[string][]string{"registration": {"https://provider.example/callback"}}, Used: idp.UsedIn(db), Seal: make([]byte, 32),
+			})
+		}
+		first, second := node(), node()
+		answer := n.answer(t, n.smcb(t, nil))
+		proof, err := first.Verify(t.Context(), answer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := second.Verify(t.Context(), answer); !errors.Is(err, idp.ErrChallenge) {
+			t.Errorf("the answer once more at another node: %v", err)
+		}
+		code, err := first.Code(proof)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := second.Redeem(t.Context(), "registration", proof.RedirectURI, code, "verifier"); err != nil {
+			t.Errorf("a code at another node: %v", err)
+		}
+		if _, err := first.Redeem(t.Context(), "registration", proof.RedirectURI, code, "verifier"); !errors.Is(err, idp.ErrCode) {
+			t.Errorf("the code once more: %v", err)
+		}
+		n.now = n.now.Add(time.Hour)
+		if _, err := first.Verify(t.Context(), n.answer(t, n.smcb(t, nil))); err != nil {
+			t.Fatal(err)
+		}
+		var left int
+		if err := db.QueryRow(t.Context(), "SELECT COUNT(*) FROM idp_used").Scan(&left); err != nil || left != 1 {
+			t.Errorf("%d remembered, %v", left, err)
+		}
+	})
+	n := newNetwork(t)
+	answer := n.answer(t, n.smcb(t, nil))
+	db := databasetest.Open(t, databasetest.SQLite(t))
+	db.Close()
+	signer, err := n.pki.Component("idp", certificate.RoleIDP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := n.pki.ComponentKey("idp", certificate.RoleIDP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	down := idp.New(idp.Options{URL: "https://idp.example", Signer: signer, Key: key, Trust: n.pki.Trust(), Now: func() time.Time { return n.now }, Used: idp.UsedIn(db)})
+	if proof, err := down.Verify(t.Context(), answer); err == nil {
+		t.Errorf("without memory an answer counts: %+v", proof)
+	}
+}
+
 func FuzzVerify(f *testing.F) {
 	n := newNetwork(f)
 	f.Add(n.answer(f, n.smcb(f, nil)))
 	f.Add("....")
 	f.Fuzz(func(t *testing.T, answer string) {
-		if _, err := n.issuer.Verify(answer); err != nil {
+		if _, err := n.issuer.Verify(t.Context(), answer); err != nil {
 			if _, ok := errors.AsType[*idp.Error](err); !ok {
 				t.Error(err)
 			}

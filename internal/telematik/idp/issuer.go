@@ -3,16 +3,17 @@
 package idp
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -41,26 +42,29 @@ type Options struct {
 	Revoked func(*certificate.Certificate) error // nil skips it
 	// Clients are the relying parties: client_id and the redirect URIs it may name.
 	Clients map[string][]string
-	Now     func() time.Time // nil: time.Now
+	// Used makes challenges and codes count once. nil remembers in this process alone: enough for a demonstration, as [UsedIn] is for a cell.
+	Used Used
+	// Seal is the key of authorization codes, 32 bytes that all nodes of a cell share; nil: drawn for this process.
+	Seal []byte
+	Now  func() time.Time // nil: time.Now
 }
 
 // Issuer is the identity provider. It is safe for concurrent use.
-type Issuer struct {
-	o      Options
-	sealed []byte // the key of authorization codes, of this process
-
-	mu   sync.Mutex
-	used map[string]time.Time // jti of challenges and codes that were used, until they expire
-}
+type Issuer struct{ o Options }
 
 // New returns an issuer.
 func New(o Options) *Issuer {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	key := make([]byte, 32)
-	rand.Read(key)
-	return &Issuer{o: o, sealed: key, used: map[string]time.Time{}}
+	if o.Used == nil {
+		o.Used = usedHere()
+	}
+	if o.Seal == nil {
+		o.Seal = make([]byte, 32)
+		rand.Read(o.Seal)
+	}
+	return &Issuer{o}
 }
 
 // Authorization is what a relying party asks for (dossier §5.2).
@@ -138,8 +142,9 @@ func (i *Issuer) Challenge(a Authorization) (string, error) {
 	}, i.o.Signer)
 }
 
-// Verify checks an answer: encryption, the card's certificate and signature, and the challenge, which counts once.
-func (i *Issuer) Verify(answer string) (*Proof, error) {
+// Verify checks an answer: encryption, the card's certificate and signature, and the challenge, which counts once. Every refusal is an *Error;
+// another error means that it could not be checked now.
+func (i *Issuer) Verify(ctx context.Context, answer string) (*Proof, error) {
 	header, plain, err := jose.Decrypt(answer, i.o.Key)
 	if err != nil {
 		return nil, ErrChallenge.because(err)
@@ -182,8 +187,8 @@ func (i *Issuer) Verify(answer string) (*Proof, error) {
 	if err != nil {
 		return nil, ErrCertificate.because(err)
 	}
-	if !i.once(claims.ID, time.Unix(int64(claims.Expires), 0)) {
-		return nil, ErrChallenge.because(fmt.Errorf("it was answered before"))
+	if err := i.once(ctx, claims.ID, claims.Expires, ErrChallenge); err != nil {
+		return nil, err
 	}
 	return &Proof{Authorization: claims.Authorization, Identity: who, Certificate: c, AuthTime: now}, nil
 }
@@ -211,21 +216,13 @@ func (i *Issuer) own(payload []byte) (challenge, error) {
 	return c, nil
 }
 
-// once remembers a token until it expires and says whether it is the first time.
-func (i *Issuer) once(id string, until time.Time) bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	now := i.o.Now()
-	for other, end := range i.used {
-		if end.Before(now) {
-			delete(i.used, other)
-		}
+// once refuses a token that was used before.
+func (i *Issuer) once(ctx context.Context, id string, until jose.Seconds, refused *Error) error {
+	first, err := i.o.Used(ctx, id, time.Unix(int64(until), 0), i.o.Now())
+	if err == nil && !first {
+		err = refused.because(errors.New("it was used before"))
 	}
-	if _, seen := i.used[id]; seen {
-		return false
-	}
-	i.used[id] = until
-	return true
+	return err
 }
 
 // code is the content of an authorization code.
@@ -244,12 +241,12 @@ func (i *Issuer) Code(p *Proof) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("identity provider: %w", err)
 	}
-	return jose.EncryptDirect(rand.Reader, i.sealed, jose.Header{Cty: "NJWT", Exp: expires}, plain)
+	return jose.EncryptDirect(rand.Reader, i.o.Seal, jose.Header{Cty: "NJWT", Exp: expires}, plain)
 }
 
 // Redeem gives a relying party the claims for a code, once, against the verifier whose hash began the flow (RFC 7636).
-func (i *Issuer) Redeem(clientID, redirectURI, token, verifier string) (*Proof, error) {
-	_, plain, err := jose.DecryptDirect(token, i.sealed)
+func (i *Issuer) Redeem(ctx context.Context, clientID, redirectURI, token, verifier string) (*Proof, error) {
+	_, plain, err := jose.DecryptDirect(token, i.o.Seal)
 	if err != nil {
 		return nil, ErrCode.because(err)
 	}
@@ -266,8 +263,9 @@ func (i *Issuer) Redeem(clientID, redirectURI, token, verifier string) (*Proof, 
 		return nil, ErrRedirect
 	case subtle.ConstantTimeCompare([]byte(c.CodeChallenge), []byte(PKCE(verifier))) != 1:
 		return nil, ErrPKCE
-	case !i.once(c.ID, time.Unix(int64(c.Expires), 0)):
-		return nil, ErrCode.because(fmt.Errorf("it was redeemed before"))
+	}
+	if err := i.once(ctx, c.ID, c.Expires, ErrCode); err != nil {
+		return nil, err
 	}
 	return &Proof{Authorization: c.Authorization, Identity: c.Identity, AuthTime: time.Unix(int64(c.AuthTime), 0)}, nil
 }

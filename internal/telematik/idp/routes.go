@@ -3,8 +3,6 @@
 package idp
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"net/http"
 	"net/url"
@@ -82,7 +80,7 @@ func (i *Issuer) answered(w http.ResponseWriter, r *http.Request) {
 		fail(w, i.o.Now(), ErrChallenge.because(err))
 		return
 	}
-	proof, err := i.Verify(r.PostForm.Get("signed_challenge"))
+	proof, err := i.Verify(r.Context(), r.PostForm.Get("signed_challenge"))
 	if err != nil {
 		fail(w, i.o.Now(), err)
 		return
@@ -115,9 +113,7 @@ func answer(w http.ResponseWriter, status int, v any) {
 func fail(w http.ResponseWriter, now time.Time, err error) {
 	e, ok := errors.AsType[*Error](err)
 	if !ok {
-		e = &Error{Status: http.StatusInternalServerError, OAuth: "server_error", Code: 1500, Text: "Interner Serverfehler"}
+		e = errInternal
 	}
-	var id [16]byte
-	rand.Read(id[:])
-	answer(w, e.Status, map[string]any{"error": e.OAuth, "gematik_code": e.Code, "gematik_timestamp": now.Unix(), "gematik_uuid": hex.EncodeToString(id[:]), "gematik_error_text": e.Text})
+	answer(w, e.Status, e.Published(now))
 }

@@ -37,7 +37,7 @@ var (
 // IdentityProvider proves whom a card speaks for. *idp.Issuer implements it in one process with this service.
 type IdentityProvider interface {
 	Challenge(idp.Authorization) (string, error)
-	Verify(answer string) (*idp.Proof, error)
+	Verify(ctx context.Context, answer string) (*idp.Proof, error)
 	Key() *ecdsa.PublicKey
 	Certificate() *certificate.Certificate
 }
@@ -120,7 +120,7 @@ func (s *Service) Begin() (string, error) {
 // Complete checks the card's answer and carries out the order (AF_10103, AF_10060): the domain goes on the federation list and the tenant is created. An
 // order repeated by the same organisation, after a crash or a lost answer, ends in the same messenger.
 func (s *Service) Complete(ctx context.Context, answer string, order Order) (*Result, error) {
-	proof, err := s.o.IDP.Verify(answer)
+	proof, err := s.o.IDP.Verify(ctx, answer)
 	if err != nil {
 		return nil, err
 	}
