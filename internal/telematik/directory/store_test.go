@@ -191,15 +191,15 @@ func TestSearchRefusals(t *testing.T) {
 
 func TestGenerate(t *testing.T) {
 	t.Parallel()
-	a, err := directory.Generate(7, 600).Entries()
+	a, err := directory.Generate(7, 210).Entries()
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := directory.Generate(7, 600).Entries()
+	b, err := directory.Generate(7, 210).Entries()
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := directory.Generate(8, 600).Entries()
+	other, err := directory.Generate(8, 210).Entries()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +215,7 @@ func TestGenerate(t *testing.T) {
 			t.Errorf("%+v", issues)
 		}
 	}
-	if len(a) != 1800 || same > 100 {
+	if len(a) != 630 || same > 60 {
 		t.Errorf("%d resources, %d of them the same with another seed", len(a), same)
 	}
 	s := directory.NewStore(databasetest.Open(t, databasetest.SQLite(t)), nil)
@@ -225,7 +225,7 @@ func TestGenerate(t *testing.T) {
 		}
 	}
 	bundle, err := s.Search(t.Context(), fhir.PractitionerRole, "practitioner.active=true&_count=100", directory.View{})
-	if err != nil || bundle.Total < 350 || bundle.Total > 400 || len(bundle.Entry) != 100 || len(bundle.Link) != 1 {
+	if err != nil || bundle.Total < 125 || bundle.Total > 140 || len(bundle.Entry) != 100 || len(bundle.Link) != 1 {
 		t.Errorf("%d, %d entries, %v", bundle.Total, len(bundle.Entry), err)
 	}
 }

@@ -3,7 +3,6 @@
 package permission
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
@@ -50,11 +49,12 @@ type Group struct {
 	Name string `json:"groupName"`
 }
 
-// ParseConfig reads a configuration strictly by the published schema: an unknown field, value or group makes it malformed. insurance chooses the
-// ePA schema, which has no groups.
+// ParseConfig reads a configuration by the published schema: a wrong type, value or group makes it malformed. Members that the schema does not
+// know are allowed by it and mean nothing; they must not turn "block all" into the operator's default. insurance chooses the ePA schema, which
+// does not know groups.
 func ParseConfig(raw jsontext.Value, insurance bool) (Config, error) {
 	var c Config
-	if err := json.Unmarshal(raw, &c, json.RejectUnknownMembers(true)); err != nil {
+	if err := json.Unmarshal(raw, &c); err != nil {
 		return Config{}, fmt.Errorf("permission configuration: %w", err)
 	}
 	if c.DefaultSetting != AllowAll && c.DefaultSetting != BlockAll {
@@ -65,8 +65,16 @@ func ParseConfig(raw jsontext.Value, insurance bool) (Config, error) {
 			return Config{}, fmt.Errorf("permission configuration: %q is not a user id", user)
 		}
 	}
-	if insurance && c.GroupExceptions != nil {
-		return Config{}, errors.New("permission configuration: insured people have no group exceptions")
+	for _, exceptions := range []map[string]jsontext.Value{c.UserExceptions, c.ServerExceptions} {
+		for name, value := range exceptions {
+			if value.Kind() != '{' {
+				return Config{}, fmt.Errorf("permission configuration: the exception %q is not an object", name)
+			}
+		}
+	}
+	if insurance {
+		c.GroupExceptions = nil
+		return c, nil
 	}
 	for _, g := range c.GroupExceptions {
 		if g.Name != groupInsured {

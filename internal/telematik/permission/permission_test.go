@@ -99,7 +99,9 @@ func TestInvite(t *testing.T) {
 		{"insured to insured, outgoing", kasse, max, moritz, false, "", false},
 		{"insured to physician, outgoing", kasse, max, ben, false, "", true},
 		{"physician to insured, ePA configuration", kasse, ben, max, true, block + `,"serverExceptions":{"klinik.example":{}}}`, true},
-		{"groups are malformed in the ePA configuration", kasse, ben, max, true, block + "," + insured, true},
+		{"groups mean nothing in the ePA configuration", kasse, ben, max, true, block + "," + insured, false},
+		{"unknown members mean nothing", klinik, anna, ben, true, block + `,"comment":"x","userExceptions":{"@eva:praxis.example":{"since":1}}}`, false},
+		{"an exception is an object", klinik, anna, ben, true, block + `,"userExceptions":{"@eva:praxis.example":true}}`, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
