@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -30,8 +31,9 @@ const (
 	// maxPoison is how often a destination may refuse a transaction as malformed before it is left out, so that one that it cannot read does
 	// not hold up all that follow.
 	maxPoison = 5
-	// lease is how long a node's claim on a destination holds beyond a request.
-	lease = time.Minute
+	// lease is how long a node's claim on a destination holds; it is renewed while a request is under way. After a crash the transaction that
+	// was under way waits this long for the next node.
+	lease = 9 * time.Second
 	// drainTries is how often an empty outbox row is tried to be deleted on a tenant that goes on committing.
 	drainTries = 3
 )
@@ -88,8 +90,9 @@ func (s *Service) deliverAll(ctx context.Context, d *sender) (wait time.Duration
 	}
 	for idle := 0; ctx.Err() == nil; {
 		tx, err := s.next(ctx, t, d)
-		if errors.Is(err, errClaimed) {
-			return lease, nil
+		var claimed *claimedError
+		if errors.As(err, &claimed) {
+			return claimed.wait, nil
 		}
 		if err != nil {
 			return 0, err
@@ -135,16 +138,50 @@ func (s *Service) next(ctx context.Context, t *tenant.Tenant, d *sender) (*trans
 	}
 	if n == 0 { // another node has been faster
 		d.resumed = false
-		return nil, errClaimed
+		return nil, &claimedError{lease}
 	}
 	return tx, nil
 }
 
-func (s *Service) claimEnd() int64 {
-	return s.now().Add(s.config.RequestTimeout + lease).UnixMilli()
-}
+func (s *Service) claimEnd() int64 { return s.now().Add(lease).UnixMilli() }
 
-var errClaimed = errors.New("another node sends to this destination")
+// claimedError says that another node sends to a destination, and how long its claim holds.
+type claimedError struct{ wait time.Duration }
+
+func (*claimedError) Error() string { return "another node sends to this destination" }
+
+// keepClaim renews the claim on a stored transaction until the returned function is called.
+func (s *Service) keepClaim(d *sender, tx *transaction) (stop func()) {
+	if tx.upTo == 0 {
+		return func() {}
+	}
+	var timer *time.Timer
+	var mu sync.Mutex
+	stopped := false
+	var renew func()
+	renew = func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if stopped {
+			return
+		}
+		_, err := s.DB.Exec(s.background, "UPDATE federation_outgoing SET claimed_until = $5 WHERE tenant = $1 AND destination = $2 AND txn_id = $3 AND sender = $4",
+			int64(d.tenant), string(d.destination), tx.id, s.outbox.node, s.claimEnd())
+		if err != nil && s.background.Err() == nil {
+			s.Log.Warn("claim on a destination could not be renewed", "tenant", int64(d.tenant), "destination", string(d.destination), "error", err)
+		}
+		timer = time.AfterFunc(lease/3, renew)
+	}
+	mu.Lock()
+	timer = time.AfterFunc(lease/3, renew)
+	mu.Unlock()
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		stopped = true
+		timer.Stop()
+	}
+}
 
 // resume takes over the stored transaction of a destination, if there is one whose claim is ours or has run out.
 func (s *Service) resume(ctx context.Context, d *sender) (*transaction, error) {
@@ -162,7 +199,7 @@ func (s *Service) resume(ctx context.Context, d *sender) (*transaction, error) {
 	}
 	now := s.now().UnixMilli()
 	if owner != s.outbox.node && until > now {
-		return nil, errClaimed
+		return nil, &claimedError{time.Duration(until-now+1) * time.Millisecond}
 	}
 	n, err := s.DB.Exec(ctx, `UPDATE federation_outgoing SET sender = $4, claimed_until = $5 WHERE tenant = $1 AND destination = $2 AND txn_id = $3
 		AND (sender = $4 OR claimed_until <= $6)`, int64(d.tenant), string(d.destination), tx.id, s.outbox.node, s.claimEnd(), now)
@@ -170,7 +207,7 @@ func (s *Service) resume(ctx context.Context, d *sender) (*transaction, error) {
 		return nil, err
 	}
 	if n == 0 {
-		return nil, errClaimed
+		return nil, &claimedError{lease}
 	}
 	tx.body = []byte(body)
 	d.poison = attempts
@@ -346,10 +383,13 @@ func (s *Service) send(ctx context.Context, t *tenant.Tenant, d *sender, tx *tra
 			Error string `json:"error"`
 		} `json:"pdus"`
 	}
-	err = s.fetch(ctx, t, d.destination, call{method: http.MethodPut, path: pathOf("/_matrix/federation/v1/send", tx.id), body: tx.body}, whenUp, &result)
-	if ctx.Err() != nil {
-		return 0, nil
+	stop := s.keepClaim(d, tx)
+	err = s.fetch(ctx, t, d.destination, call{method: http.MethodPut, path: pathOf(v1+"/send", tx.id), body: tx.body}, whenUp, &result)
+	stop()
+	if ctx.Err() != nil && err != nil {
+		return 0, s.release(context.WithoutCancel(ctx), d, tx) // stopping: the next start sends it again
 	}
+	ctx = context.WithoutCancel(ctx)
 	var gone *Unreachable
 	var refused *Refused
 	policyError := mxerror.From(err)

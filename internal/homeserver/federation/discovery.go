@@ -242,7 +242,7 @@ func (r *resolver) connect(ctx context.Context, t target) (net.Conn, error) {
 			continue
 		}
 		conn := tls.Client(raw, &tls.Config{
-			ServerName: t.name, RootCAs: roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+			ServerName: t.name, RootCAs: roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
 		})
 		if err := conn.HandshakeContext(ctx); err != nil {
 			raw.Close()

@@ -130,6 +130,8 @@ type cell struct {
 	fed       *Service
 	router    *httpapi.Router
 	front     *front
+	url       string
+	source    Source
 	rested    chan route
 	once      sync.Once
 
@@ -155,7 +157,7 @@ type setting struct {
 func newCell(t testing.TB, set setting, names ...id.Server) *cell {
 	t.Helper()
 	ctx := context.Background()
-	c := &cell{t: t, front: set.front, rested: make(chan route, 10_000)}
+	c := &cell{t: t, front: set.front, url: set.url, source: set.source, rested: make(chan route, 10_000)}
 	db, err := database.Open(ctx, database.Options{URL: set.url, Readers: 4})
 	if err != nil {
 		t.Fatal(err)

@@ -178,8 +178,23 @@ func (k *keys) stored(ctx context.Context, name keyName) (verifyKey, error) {
 // errAskedLately is answered instead of asking a server for its keys again at once.
 var errAskedLately = errors.New("it was asked a moment ago")
 
-// refresh asks a server for its keys and stores them. Concurrent callers share one request.
+// refresh asks a server for its keys, and the configured notaries when it does not answer, and stores them.
 func (k *keys) refresh(ctx context.Context, server id.Server) error {
+	err := k.refreshDirectly(ctx, server)
+	if err == nil || len(k.notaries) == 0 || errors.Is(err, errAskedLately) {
+		return err
+	}
+	for _, notary := range k.notaries {
+		if notary != server && k.fromNotary(ctx, notary, server) == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// refreshDirectly asks a server itself. Concurrent callers share one request. A notary asks only like this: two that ask each other would wait
+// for ever.
+func (k *keys) refreshDirectly(ctx context.Context, server id.Server) error {
 	result := k.flight.DoChan(string(server), func() (any, error) {
 		now := k.now().UnixMilli()
 		if at, ok := k.asked.GetIfPresent(server); ok && now-at < keyPause.Milliseconds() {
@@ -188,15 +203,10 @@ func (k *keys) refresh(ctx context.Context, server id.Server) error {
 		k.asked.Set(server, now)
 		ctx := context.WithoutCancel(ctx) // others may wait for the same answer; the request has a timeout of its own
 		body, err := k.ask(ctx, server)
-		if err == nil {
-			return nil, k.accept(ctx, server, body)
+		if err != nil {
+			return nil, err
 		}
-		for _, notary := range k.notaries {
-			if notary != server && k.fromNotary(ctx, notary, server) == nil {
-				return nil, nil
-			}
-		}
-		return nil, err
+		return nil, k.accept(ctx, server, body)
 	})
 	select {
 	case r := <-result:

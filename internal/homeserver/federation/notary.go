@@ -200,7 +200,7 @@ func (s *Service) witnessed(ctx context.Context, t *tenant.Tenant, server id.Ser
 	if stored.raw != nil && stored.validUntil >= until && now-stored.fetched < (stored.validUntil-stored.fetched)/2 {
 		return stored.raw, nil
 	}
-	if err := s.keys.refresh(ctx, server); err != nil {
+	if err := s.keys.refreshDirectly(ctx, server); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}

@@ -148,9 +148,13 @@ func (r *reach) abandon(server id.Server) {
 	r.mu.Unlock()
 }
 
-// isDown says whether the host is known in memory to be unreachable.
-func (r *reach) isDown(server id.Server) bool {
+// isDown says whether the host is in an outage, as far as this node or, some seconds ago, the database knows.
+func (r *reach) isDown(ctx context.Context, server id.Server) (bool, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.down[server] != nil
+	if r.down[server] != nil {
+		return true, nil
+	}
+	o, err := r.load(ctx, server)
+	return o != nil, err
 }

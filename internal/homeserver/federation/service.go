@@ -135,7 +135,11 @@ func (s *Service) Close() {
 
 // heard notes a valid request of another server: it is up, so what waits for it goes out now (engine rule 21).
 func (s *Service) heard(ctx context.Context, t *tenant.Tenant, origin id.Server) {
-	if s.reach.isDown(origin) {
+	down, err := s.reach.isDown(ctx, origin)
+	if err != nil {
+		s.Log.WarnContext(ctx, "back-off of a server could not be read", "server", string(origin), "error", err)
+	}
+	if down {
 		s.hostAnswered(ctx, origin)
 	}
 	s.outbox.forgive(ctx, t, origin)

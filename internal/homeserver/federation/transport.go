@@ -80,7 +80,8 @@ func pathOf(prefix string, segments ...string) string {
 	return b.String()
 }
 
-// overHTTP is the transport between machines.
+// overHTTP is the transport between machines. It speaks HTTP/1.1: requests to one server are few at a time, and Go's HTTP/2 client retries what
+// a stopping server refuses for up to half a minute, which is the sender's business here.
 type overHTTP struct {
 	resolver *resolver
 	client   *http.Client
@@ -93,7 +94,6 @@ func newHTTP(c *Config, r *resolver, sign func(context.Context, *tenant.Tenant, 
 	h.client = &http.Client{
 		Transport: &http.Transport{
 			DialTLSContext:         h.dial,
-			ForceAttemptHTTP2:      true,
 			MaxIdleConns:           512,
 			MaxIdleConnsPerHost:    4,
 			IdleConnTimeout:        90 * time.Second,
