@@ -347,19 +347,37 @@ func (s *server) pending(destination id.Server) (n int) {
 	return n
 }
 
-// rest waits until a run of the sender to a destination has ended, whatever came of it.
-func (s *server) rest(destination id.Server) {
+// when waits until something holds at the end of a run of some sender.
+func (s *server) when(done func() bool) {
 	s.t.Helper()
 	timeout := time.After(time.Minute)
-	for {
+	for !done() {
 		select {
-		case r := <-s.rested:
-			if r.tenant == s.me.ID && r.destination == destination {
-				return
-			}
+		case <-s.rested:
 		case <-timeout:
-			s.t.Fatalf("the sender to %s does not come to rest", destination)
+			s.t.Fatal("it does not come to that")
 		}
+	}
+}
+
+// isAway says whether the destination has been found unreachable.
+func (s *server) isAway(destination id.Server) func() bool {
+	return func() bool {
+		down, err := s.fed.reach.isDown(s.t.Context(), destination)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return down
+	}
+}
+
+// waits says whether the sender to a destination waits for its next attempt.
+func (s *server) waits(destination id.Server) func() bool {
+	return func() bool {
+		s.fed.outbox.mu.Lock()
+		defer s.fed.outbox.mu.Unlock()
+		d := s.fed.outbox.senders[route{s.me.ID, destination}]
+		return d != nil && d.timer != nil
 	}
 }
 

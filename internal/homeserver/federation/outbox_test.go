@@ -55,9 +55,9 @@ func TestRecovery(t *testing.T) {
 		for i := range 70 {
 			missed = append(missed, p.a.say(r, anna, fmt.Sprint(i)))
 		}
-		p.a.rest(nameB)
-		if down, err := p.a.fed.reach.isDown(t.Context(), nameB); err != nil || !down || p.a.pending(nameB) == 0 {
-			t.Fatalf("b is away, and nothing waits: %v", err)
+		p.a.when(p.a.isAway(nameB))
+		if p.a.pending(nameB) == 0 {
+			t.Fatal("b is away, and nothing waits")
 		}
 		if _, err := p.a.fed.QueryKeys(t.Context(), p.a.me, nameB, struct{}{}); mxerror.From(err) == nil || mxerror.From(err).Status != 502 {
 			t.Errorf("a question to an absent server: %v", err)
@@ -84,7 +84,7 @@ func TestCatchUp(t *testing.T) {
 		p.a.idle(nameB)
 		p.b.down()
 		first := p.a.say(busy, anna, "first")
-		p.a.rest(nameB) // its transaction is stored, and will be sent as it is
+		p.a.when(p.a.waits(nameB)) // its transaction is stored, and will be sent as it is
 		var missed []id.Event
 		for i := range 130 {
 			missed = append(missed, p.a.say(busy, anna, fmt.Sprint(i)))
@@ -138,7 +138,7 @@ func TestLostAnswer(t *testing.T) {
 		}
 		p.b.front.after.Store(&after)
 		one := p.a.say(r, anna, "one")
-		p.a.rest(nameB)
+		p.a.when(p.a.isAway(nameB))
 		two := p.a.say(r, anna, "two")
 		mu.Lock()
 		lose = false
@@ -246,9 +246,9 @@ func TestRefusal(t *testing.T) {
 	})
 	p.b.front.handler.Store(&h)
 	kept := p.a.say(r, anna, "kept")
-	p.a.rest(nameB)
-	if down, err := p.a.fed.reach.isDown(t.Context(), nameB); err != nil || down {
-		t.Errorf("a refusal counts as an outage: %v", err)
+	p.a.when(p.a.waits(nameB))
+	if p.a.isAway(nameB)() {
+		t.Error("a refusal counts as an outage")
 	}
 	var failures int
 	err := p.a.db.QueryRow(t.Context(), "SELECT failures FROM federation_refusal WHERE tenant = $1 AND destination = $2", int64(p.a.me.ID), string(nameB)).Scan(&failures)
@@ -305,9 +305,7 @@ func TestVolatile(t *testing.T) {
 		for i := range 300 {
 			p.a.fed.SendEDU(t.Context(), p.a.me, []id.Server{nameA, nameB}, unit(i%2 == 0))
 		}
-		for !p.b.heardOf(nameA, `"typing":false`) {
-			p.a.rest(nameB)
-		}
+		p.a.when(func() bool { return p.b.heardOf(nameA, `"typing":false`) })
 		if p.a.pending(nameB) != 0 {
 			t.Error("volatile units are stored")
 		}
@@ -424,7 +422,7 @@ func TestClaim(t *testing.T) {
 		}
 		claim(p.a.fed.now().Add(time.Hour).UnixMilli())
 		said := p.a.say(r, anna, "after")
-		p.a.rest(nameB)
+		p.a.when(p.a.waits(nameB))
 		if p.b.count(said) != 0 {
 			t.Error("two nodes send to one destination")
 		}
