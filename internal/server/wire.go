@@ -23,6 +23,7 @@ import (
 	"github.com/konsil-health/konsil/internal/homeserver/appservice"
 	"github.com/konsil-health/konsil/internal/homeserver/clientsync"
 	"github.com/konsil-health/konsil/internal/homeserver/encryption"
+	"github.com/konsil-health/konsil/internal/homeserver/ephemeral"
 	"github.com/konsil-health/konsil/internal/homeserver/federation"
 	"github.com/konsil-health/konsil/internal/homeserver/media"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
@@ -200,7 +201,15 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		},
 	})
 	n.ends(func() error { keys.Close(); return nil })
-	syncs := clientsync.New(clientsync.Options{Feed: feed, Accounts: accounts, Rooms: rooms, Timeline: history, Tokens: tokens, Encryption: keys})
+	passing := ephemeral.New(ephemeral.Options{
+		DB: n.db, Committer: n.committer, Feed: feed, Rooms: rooms, Log: log, Presence: c.Presence,
+		Send: func(ctx context.Context, t *tenant.Tenant, destinations []id.Server, kind, key string, content jsontext.Value) {
+			n.federation.SendEDU(ctx, t, destinations, federation.EDU{Type: kind, Key: key, Content: content})
+		},
+	})
+	n.ends(func() error { passing.Close(); return nil })
+	syncs := clientsync.New(clientsync.Options{Feed: feed, Accounts: accounts, Rooms: rooms, Timeline: history, Tokens: tokens, Encryption: keys,
+		Ephemeral: passing})
 	n.stopping = syncs.Close
 	files := media.New(media.Options{DB: n.db, Policy: rules, Log: log, Config: mediaConfig(c), Remote: n.federation})
 	n.ends(func() error { files.Close(); return nil })
@@ -212,12 +221,16 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		encryption.EDUToDevice:         keys.ReceiveToDevice,
 		encryption.EDUDeviceListUpdate: keys.ReceiveDeviceListUpdate,
 		encryption.EDUSigningKeyUpdate: keys.ReceiveSigningKeyUpdate,
+		ephemeral.EDUReceipt:           passing.ReceiveReceipts,
+		ephemeral.EDUTyping:            passing.ReceiveTyping,
+		ephemeral.EDUPresence:          passing.ReceivePresence,
 	}
 
 	n.router.Authenticate(accounts, n.federation)
 	n.router.Add(accounts.Routes()...)
 	n.router.Add(rooms.Routes()...)
 	n.router.Add(history.Routes()...)
+	n.router.Add(passing.Routes()...)
 	n.router.Add(syncs.Routes()...)
 	n.router.Add(keys.Routes()...)
 	n.router.Add(files.Routes()...)

@@ -6,6 +6,8 @@ import (
 	"context"
 	"slices"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/konsil-health/konsil/internal/homeserver/room"
 	"github.com/konsil-health/konsil/internal/homeserver/timeline"
 	"github.com/konsil-health/konsil/internal/matrix/id"
@@ -24,6 +26,8 @@ type answer struct {
 	ignored map[id.User]bool
 	// from is the client's position, to the upper bound.
 	from, to int64
+	// receipts are the contents of the receipts to be shown, by room.
+	receipts map[int64][]jsontext.Value
 	// moved says that members of a room changed, fresh that the user came to a room.
 	moved, fresh bool
 }
@@ -44,6 +48,12 @@ func (s *Service) answer(ctx context.Context, q *query, to int64, ephemeral uint
 	}
 	a.token = timeline.StreamToken{Epoch: q.t.Epoch, Position: a.to, ToDevice: a.to, Node: s.o.Tokens.Node(), Ephemeral: ephemeral,
 		Device: timeline.DeviceSum(q.user, q.device)}
+	if err := s.typing(ctx, q, a); err != nil {
+		return nil, err
+	}
+	if err := s.presence(ctx, q, a); err != nil {
+		return nil, err
+	}
 	if err := s.toDevice(ctx, q, a, &c); err != nil {
 		return nil, err
 	}
@@ -77,6 +87,9 @@ func (s *Service) rooms(ctx context.Context, q *query, a *answer, c *changes) er
 	}
 	citing, err := s.o.Rooms.Citing(ctx, q.t.ID, nids)
 	if err != nil {
+		return err
+	}
+	if err := s.receipts(ctx, q, a, list, c); err != nil {
 		return err
 	}
 	for i := range list {
@@ -171,10 +184,19 @@ func (s *Service) roomData(ctx context.Context, q *query, a *answer, rid id.Room
 	if err != nil || m.Membership != "join" {
 		return err
 	}
-	j := &joinedRoom{roomState: q.state(nil), Timeline: batch{Events: []any{}}}
+	j := a.section(q, rid)
 	j.AccountData = j.AccountData.add(event)
-	a.room().Join[rid] = j
 	return nil
+}
+
+// section returns the section of a joined room; a new one says nothing about timeline and state.
+func (a *answer) section(q *query, rid id.Room) *joinedRoom {
+	j := a.room().Join[rid]
+	if j == nil {
+		j = &joinedRoom{roomState: q.state(nil), Timeline: batch{Events: []any{}}}
+		a.room().Join[rid] = j
+	}
+	return j
 }
 
 func (s *Service) toDevice(ctx context.Context, q *query, a *answer, c *changes) error {

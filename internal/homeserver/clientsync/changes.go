@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
@@ -27,6 +28,8 @@ type query struct {
 	// initial: there is no since, or one that says nothing (gap).
 	initial, gap, fullState   bool
 	stateAfter, unstableAfter bool
+	// presence is set_presence.
+	presence string
 }
 
 // after says whether the client takes the state after the timeline.
@@ -126,7 +129,27 @@ func (s *Service) places(ctx context.Context, q *query, from, to int64, c *chang
 // userRooms reads the rows of the memberships that may have to do with the changes.
 func (s *Service) userRooms(ctx context.Context, q *query, from int64, c *changes) ([]room.UserRoom, error) {
 	if !c.known {
-		return s.o.Rooms.Memberships(ctx, q.t.ID, q.user)
+		list, err := s.o.Rooms.Memberships(ctx, q.t.ID, q.user)
+		if err != nil || q.initial || q.fullState {
+			return list, err
+		}
+		var joined []int64
+		for _, u := range list {
+			if u.Membership == "join" {
+				joined = append(joined, u.Room.NID)
+			}
+		}
+		c.receipts, err = s.o.Ephemeral.RoomsWithReceipts(ctx, q.t.ID, q.user, joined, from, math.MaxInt64)
+		return list, err
+	}
+	if c.ownReceipts {
+		own, err := s.o.Ephemeral.OwnReceiptRooms(ctx, q.t.ID, q.user, from, math.MaxInt64)
+		if err != nil {
+			return nil, err
+		}
+		for _, nid := range own {
+			c.rooms[nid], c.receipts[nid] = true, true
+		}
 	}
 	found := map[int64]room.UserRoom{}
 	if len(c.rooms) > 0 {
@@ -154,7 +177,7 @@ func (s *Service) userRooms(ctx context.Context, q *query, from int64, c *change
 func concerned(q *query, u room.UserRoom, from int64, c *changes) bool {
 	switch u.Membership {
 	case "join":
-		return q.initial || q.fullState || c.known || u.Position > from || u.LastPosition > from
+		return q.initial || q.fullState || c.known || u.Position > from || u.LastPosition > from || c.receipts[u.Room.NID]
 	case "invite", "knock":
 		return q.initial || u.Position > from
 	case "leave", "ban":

@@ -8,6 +8,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/konsil-health/konsil/internal/homeserver/ephemeral"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
 	"github.com/konsil-health/konsil/internal/homeserver/timeline"
 	"github.com/konsil-health/konsil/internal/matrix/event"
@@ -47,7 +48,10 @@ func (s *Service) join(ctx context.Context, q *query, a *answer, p *place, citin
 	if err != nil {
 		return err
 	}
-	if !whole && len(state) == 0 && len(w.events) == 0 && !w.limited && j.Summary == nil {
+	for _, content := range a.receipts[p.NID] {
+		j.Ephemeral = j.Ephemeral.add(typed{ephemeral.EDUReceipt, content})
+	}
+	if !whole && len(state) == 0 && len(w.events) == 0 && !w.limited && j.Summary == nil && j.Ephemeral == nil {
 		return nil
 	}
 	if j.Timeline, err = s.batch(ctx, q, a, p, w, a.to); err != nil {

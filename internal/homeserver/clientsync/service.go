@@ -11,6 +11,7 @@ import (
 	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/homeserver/account"
 	"github.com/konsil-health/konsil/internal/homeserver/encryption"
+	"github.com/konsil-health/konsil/internal/homeserver/ephemeral"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
 	"github.com/konsil-health/konsil/internal/homeserver/timeline"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
@@ -24,6 +25,7 @@ type Options struct {
 	Timeline   *timeline.Service
 	Tokens     *timeline.Tokens
 	Encryption *encryption.Service
+	Ephemeral  *ephemeral.Service
 }
 
 // Service answers /sync for all tenants of a node. It is safe for concurrent use.
@@ -62,6 +64,9 @@ func (s *Service) handle(ctx context.Context, r *httpapi.Request) (any, error) {
 		return nil, err
 	}
 	if err := s.acknowledge(ctx, q); err != nil {
+		return nil, err
+	}
+	if err := s.o.Ephemeral.Active(ctx, q.t, q.user, q.presence); err != nil {
 		return nil, err
 	}
 	deadline, cancel := context.WithTimeout(ctx, wait)
@@ -109,7 +114,7 @@ func (s *Service) read(ctx context.Context, r *httpapi.Request) (*query, time.Du
 	if q.unstableAfter, err = r.QueryBool("org.matrix.msc4222.use_state_after", false); err != nil {
 		return nil, 0, err
 	}
-	switch r.Query("set_presence") {
+	switch q.presence = r.Query("set_presence"); q.presence {
 	case "", "online", "offline", "unavailable":
 	default:
 		return nil, 0, mxerror.InvalidParam.With("set_presence must be online, offline or unavailable")
