@@ -34,7 +34,8 @@ type ListClient struct {
 
 var _ List = (*ListClient)(nil)
 
-// Add implements List.
+// Add implements List. The list answers 400 for an organisation that is not active in the directory; a malformed entry would be the other reason, but
+// orders are checked before.
 func (c *ListClient) Add(ctx context.Context, d fedlist.Domain) error {
 	d.Provider = "" // read-only: the list knows us by the token
 	_, err := c.call(ctx, http.MethodPost, "/federation", d, nil, http.StatusOK)
@@ -126,6 +127,9 @@ func (c *ListClient) call(ctx context.Context, method, path string, in, out any,
 	}
 	if json.Unmarshal(raw, &refused) != nil {
 		refused.Message = strings.ToValidUTF8(string(raw[:min(len(raw), 200)]), "")
+	}
+	if resp.StatusCode == http.StatusBadRequest && method == http.MethodPost {
+		return 0, fmt.Errorf("%w: federation list: %s", ErrInactive, refused.Message)
 	}
 	return 0, fmt.Errorf("federation list: status %d: %s", resp.StatusCode, refused.Message)
 }

@@ -9,10 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
-	"strings"
+	"net/http"
 	"time"
 
+	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/health/certificate"
 	"github.com/konsil-health/konsil/internal/health/jose"
@@ -26,12 +26,15 @@ import (
 var (
 	ErrCard        = errors.New("an organisation proves itself with its SMC-B")
 	ErrProfession  = errors.New("the card's profession is not one of an institution")
+	ErrSession     = errors.New("this is no session of an organisation's administrator: prove the organisation with its SMC-B")
 	ErrInactive    = errors.New("the organisation is not active in the directory")
 	ErrDomain      = errors.New("this domain cannot be ordered here")
-	ErrTaken       = errors.New("the domain belongs to somebody else")
+	ErrTaken       = errors.New("the domain belongs to somebody else, or did once")
 	ErrInsurance   = errors.New("only insurers order a service for insured people")
 	ErrIK          = errors.New("a service for insured people needs the insurer's Institutionskennzeichen, and no other has one")
-	ErrUnavailable = errors.New("the registration cannot be finished now")
+	ErrOrder       = errors.New("display name or administrator's login name are not possible")
+	ErrLogin       = errors.New("this login name is taken")
+	ErrUnavailable = errors.New("the registration cannot be finished now; repeat the order later")
 )
 
 // IdentityProvider proves whom a card speaks for. *idp.Issuer implements it in one process with this service.
@@ -50,7 +53,7 @@ type Tenants interface {
 
 // List is the federation list as a provider changes it. [*ListClient] implements it over HTTP.
 type List interface {
-	// Add answers [ErrTaken] when domain or IK are on the list already.
+	// Add answers [ErrTaken] when domain or IK are on the list already, [ErrInactive] when the directory does not have the organisation as active.
 	Add(ctx context.Context, d fedlist.Domain) error
 	// Own finds one of the provider's own domains.
 	Own(ctx context.Context, domain id.Server) (d fedlist.Domain, found bool, err error)
@@ -59,23 +62,33 @@ type List interface {
 
 // Options is what the service stands on.
 type Options struct {
+	DB                    *database.DB
 	IDP                   IdentityProvider
 	ClientID, RedirectURI string // as the identity provider knows this service
 	Tenants               Tenants
 	List                  List
-	// Active says whether the organisation of a Telematik-ID is active in the directory.
+	// Active says whether the organisation of a Telematik-ID is active in the directory; nil leaves the question to the list, which asks it too.
 	Active func(ctx context.Context, telematikID string) (bool, error)
-	// Domain may refuse a name that this provider does not give out; nil allows every valid one.
-	Domain func(id.Server) error
+	// Domain may refuse a name that this provider does not give out; nil allows every host name with a dot.
+	Domain func(context.Context, id.Server) error
 	// Hosts names further hosts of a new tenant; nil: none.
 	Hosts func(id.Server) (client, federation []string)
 	// Created is told of the tenant of every successful order before it is answered, of a repeated one again; nil: nobody.
 	Created func(ctx context.Context, t *tenant.Tenant) error
+	// MakeAdmin makes an administrator's account. Where it is there already and nobody has signed in to it yet, it gets the new password; fresh is
+	// false when it is in use, and then nothing has changed. It answers ErrLogin when another account has the login name. nil: none are made here.
+	MakeAdmin func(ctx context.Context, t *tenant.Tenant, a Admin) (fresh bool, err error)
+	// Session finds the tenant whose administrator an access token belongs to, and answers ErrSession for any other; nil: every order needs the card.
+	Session func(ctx context.Context, token string) (*tenant.Tenant, error)
 	// URL is this service's name in the tokens that it signs, and Signer its certificate (C.FD.SIG with oid_tim); nil: no tokens.
 	URL    string
 	Signer card.Signer
-	Now    func() time.Time // nil: time.Now
-	Log    *slog.Logger
+	// Directory is the address of the directory that administrators get tokens for; empty: none.
+	Directory string
+	// Allow limits how often somebody may ask; nil: no limit.
+	Allow func(*http.Request) (ok bool, retryAfter time.Duration)
+	Now   func() time.Time // nil: time.Now
+	Log   *slog.Logger
 }
 
 // Service is a provider's registration service. It is safe for concurrent use.
@@ -92,23 +105,6 @@ func New(o Options) *Service {
 	return &Service{o}
 }
 
-// Order is what an organisation wants.
-type Order struct {
-	Domain id.Server `json:"domain"`
-	// Insurance orders a service for insured people, with the insurer's numbers.
-	Insurance bool     `json:"isInsurance"`
-	IK        []string `json:"ik,omitempty"`
-}
-
-// Result is what an organisation got.
-type Result struct {
-	Tenant      *tenant.Tenant
-	TelematikID string
-	Profession  string // OID
-	// Again: the organisation had this messenger already.
-	Again bool
-}
-
 // Begin makes the challenge that the SMC-B answers (AF_10103).
 func (s *Service) Begin() (string, error) {
 	return s.o.IDP.Challenge(idp.Authorization{
@@ -117,128 +113,43 @@ func (s *Service) Begin() (string, error) {
 	})
 }
 
-// Complete checks the card's answer and carries out the order (AF_10103, AF_10060): the domain goes on the federation list and the tenant is created. An
-// order repeated by the same organisation, after a crash or a lost answer, ends in the same messenger.
+// Answer is what an organisation's authenticator does with an unlocked SMC-B and a challenge of [Service.Begin].
+func (s *Service) Answer(challenge string, smcb card.Signer) (string, error) {
+	return idp.Answer(challenge, smcb, s.o.IDP.Certificate(), s.o.IDP.Key())
+}
+
+// Complete checks the card's answer and carries out the order (AF_10103, AF_10060): the domain goes on the federation list, the tenant is created,
+// the administrator gets an account. An order repeated by the same organisation, after a crash or a lost answer, ends in the same messenger.
 func (s *Service) Complete(ctx context.Context, answer string, order Order) (*Result, error) {
 	proof, err := s.o.IDP.Verify(ctx, answer)
 	if err != nil {
+		if _, refused := errors.AsType[*idp.Error](err); !refused {
+			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
 		return nil, err
 	}
 	if proof.ClientID != s.o.ClientID || proof.RedirectURI != s.o.RedirectURI {
 		return nil, idp.ErrClient
 	}
-	if err := s.entitled(ctx, proof.Identity); err != nil {
-		return nil, err
+	if proof.Identity.Type != certificate.InstitutionAUT {
+		return nil, ErrCard
 	}
-	if err := s.orderable(proof.Identity, order); err != nil {
-		return nil, err
+	if !certificate.IsInstitution(proof.Identity.ProfessionOID) {
+		return nil, ErrProfession
 	}
-	return s.carryOut(ctx, proof.Identity, order)
+	return s.carryOut(ctx, organisation{
+		telematikID: proof.Identity.Number, profession: proof.Identity.ProfessionOID, name: proof.Identity.Organization, proved: proof.AuthTime.UnixMilli(),
+	}, order)
 }
 
-// entitled checks who orders.
-func (s *Service) entitled(ctx context.Context, who certificate.Identity) error {
-	if who.Type != certificate.InstitutionAUT {
-		return ErrCard
-	}
-	if !certificate.IsInstitution(who.ProfessionOID) {
-		return ErrProfession
-	}
-	active, err := s.o.Active(ctx, who.Number)
-	if err != nil {
-		return fmt.Errorf("%w: directory: %w", ErrUnavailable, err)
-	}
-	if !active {
-		return ErrInactive
-	}
-	return nil
-}
-
-// orderable checks what is ordered.
-func (s *Service) orderable(who certificate.Identity, order Order) error {
-	if _, err := id.ParseServer(string(order.Domain)); err != nil || string(order.Domain) != strings.ToLower(string(order.Domain)) {
-		return fmt.Errorf("%w: not a server name in lower case", ErrDomain)
-	}
-	if s.o.Domain != nil {
-		if err := s.o.Domain(order.Domain); err != nil {
-			return fmt.Errorf("%w: %w", ErrDomain, err)
-		}
-	}
-	if order.Insurance && who.ProfessionOID != certificate.Insurer {
-		return ErrInsurance
-	}
-	if order.Insurance != (len(order.IK) > 0) || slices.ContainsFunc(order.IK, func(ik string) bool { return !fedlist.ValidIK(ik) }) {
-		return ErrIK
-	}
-	return nil
-}
-
-// carryOut puts the domain on the list and creates the tenant. The list comes first: a server name is never given twice (engine rule 25), so a
-// tenant must not be made for a name that the list then refuses.
-func (s *Service) carryOut(ctx context.Context, who certificate.Identity, order Order) (*Result, error) {
-	result := &Result{TelematikID: who.Number, Profession: who.ProfessionOID}
-	existing, err := s.o.Tenants.ByName(ctx, order.Domain)
-	switch {
-	case err == nil && (existing.TelematikID != who.Number || existing.Insurance != order.Insurance || existing.State != tenant.Active):
-		return nil, ErrTaken
-	case err == nil:
-		result.Tenant, result.Again = existing, true
-	case !errors.Is(err, tenant.ErrUnknown):
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	added, err := s.enlist(ctx, fedlist.Domain{Domain: order.Domain, TelematikID: who.Number, IsInsurance: order.Insurance, IK: order.IK})
+// CompleteAs carries out an order of an administrator, without the card: an organisation that has an administrator's account has proved itself
+// (AF_10103).
+func (s *Service) CompleteAs(ctx context.Context, accessToken string, order Order) (*Result, error) {
+	_, who, err := s.administrator(ctx, accessToken)
 	if err != nil {
 		return nil, err
 	}
-	if result.Again {
-		return result, s.created(ctx, result.Tenant)
-	}
-	spec := tenant.Spec{Name: order.Domain, DisplayName: who.Organization, TelematikID: who.Number, Insurance: order.Insurance}
-	if s.o.Hosts != nil {
-		spec.ClientHosts, spec.FederationHosts = s.o.Hosts(order.Domain)
-	}
-	result.Tenant, err = s.o.Tenants.Create(ctx, spec)
-	if err == nil {
-		return result, s.created(ctx, result.Tenant)
-	}
-	if added { // nothing stands behind the new entry
-		if err := s.o.List.Remove(context.WithoutCancel(ctx), order.Domain); err != nil {
-			s.o.Log.Error("registration: a domain without tenant stays on the federation list", "domain", string(order.Domain), "error", err)
-		}
-	}
-	if errors.Is(err, tenant.ErrExists) {
-		return nil, ErrTaken
-	}
-	return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
-}
-
-func (s *Service) created(ctx context.Context, t *tenant.Tenant) error {
-	if s.o.Created == nil {
-		return nil
-	}
-	if err := s.o.Created(ctx, t); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	return nil
-}
-
-// enlist adds a domain, or finds that it is there for the same organisation already.
-func (s *Service) enlist(ctx context.Context, d fedlist.Domain) (added bool, err error) {
-	err = s.o.List.Add(ctx, d)
-	if err == nil {
-		return true, nil
-	}
-	if !errors.Is(err, ErrTaken) {
-		return false, fmt.Errorf("%w: federation list: %w", ErrUnavailable, err)
-	}
-	own, found, err := s.o.List.Own(ctx, d.Domain)
-	if err != nil {
-		return false, fmt.Errorf("%w: federation list: %w", ErrUnavailable, err)
-	}
-	if !found || own.TelematikID != d.TelematikID || own.IsInsurance != d.IsInsurance {
-		return false, ErrTaken
-	}
-	return false, nil
+	return s.carryOut(ctx, who, order)
 }
 
 // tokenLife is how long a RegService-OpenID-Token is valid: it is exchanged at once.
@@ -247,17 +158,12 @@ const tokenLife = 5 * time.Minute
 // OwnerToken vouches for an organisation's administrator towards the directory (I_requestToken): a RegService-OpenID-Token for the directory at an
 // address. The caller has made sure that the administrator is signed in.
 func (s *Service) OwnerToken(t *tenant.Tenant, professionOID, directory string) (string, error) {
-	if s.o.Signer == nil || t.TelematikID == "" {
-		return "", fmt.Errorf("%w: no signer, or no Telematik-ID", ErrUnavailable)
+	if s.o.Signer == nil || t.TelematikID == "" || directory == "" {
+		return "", fmt.Errorf("%w: no signer, no Telematik-ID or no directory", ErrUnavailable)
 	}
 	now := s.o.Now()
 	return jose.SignClaims(jose.Header{Typ: "JWT", X5c: [][]byte{s.o.Signer.Certificate().DER()}}, map[string]any{
 		"iss": s.o.URL, "sub": t.TelematikID, "aud": directory + "/owner-authenticate", "professionOID": professionOID, "idNummer": t.TelematikID,
 		"iat": now.Unix(), "exp": now.Add(tokenLife).Unix(),
 	}, s.o.Signer)
-}
-
-// Answer is what an organisation's authenticator does with an unlocked SMC-B and a challenge of [Service.Begin].
-func (s *Service) Answer(challenge string, smcb card.Signer) (string, error) {
-	return idp.Answer(challenge, smcb, s.o.IDP.Certificate(), s.o.IDP.Key())
 }

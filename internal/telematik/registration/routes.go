@@ -4,10 +4,15 @@ package registration
 
 import (
 	"errors"
+	"math"
 	"net/http"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/konsil-health/konsil/internal/health/certificate"
 	"github.com/konsil-health/konsil/internal/health/jose"
 	"github.com/konsil-health/konsil/internal/telematik/idp"
 )
@@ -15,15 +20,37 @@ import (
 // maxOrder bounds an order in bytes.
 const maxOrder = 64 << 10
 
-// Routes serves the registration below a prefix, for example "/registration": a challenge, and the answer with the order.
-func (s *Service) Routes(prefix string) http.Handler {
+// Handler serves the registration below a prefix, for example "/registration": a challenge, the answer with the order, an administrator's token for
+// the directory.
+func (s *Service) Handler(prefix string) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+prefix+"/challenge", s.challenge)
-	mux.HandleFunc("POST "+prefix+"/order", s.order)
+	mux.HandleFunc("GET "+prefix+"/challenge", s.limited(s.challenge))
+	mux.HandleFunc("POST "+prefix+"/order", s.limited(s.order))
+	mux.HandleFunc("POST "+prefix+"/owner-token", s.limited(s.ownerToken))
 	return mux
 }
 
-// challenge answers a challenge with what an authenticator needs: the provider's certificate and encryption key.
+// limited refuses those who ask too often.
+func (s *Service) limited(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if s.o.Allow != nil {
+			if ok, wait := s.o.Allow(r); !ok {
+				w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
+				send(w, http.StatusTooManyRequests, failure{Error: "limit", Message: "too many requests"})
+				return
+			}
+		}
+		h(w, r)
+	}
+}
+
+// begun is a challenge with what an authenticator needs: the provider's certificate and encryption key.
+type begun struct {
+	Challenge string    `json:"challenge"`
+	X5c       [][]byte  `json:"x5c"`
+	Key       *jose.Key `json:"puk_idp_enc"`
+}
+
 func (s *Service) challenge(w http.ResponseWriter, _ *http.Request) {
 	token, err := s.Begin()
 	if err != nil {
@@ -36,20 +63,28 @@ func (s *Service) challenge(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	key.Kid, key.Use = "puk_idp_enc", "enc"
-	send(w, http.StatusOK, map[string]any{"challenge": token, "x5c": [][]byte{s.o.IDP.Certificate().DER()}, "puk_idp_enc": key})
+	send(w, http.StatusOK, begun{Challenge: token, X5c: [][]byte{s.o.IDP.Certificate().DER()}, Key: key})
 }
 
-// order takes the card's answer and the order.
+// request is an order, with the card's answer unless an administrator sends it.
+type request struct {
+	Answer string `json:"signed_challenge,omitempty"`
+	Order  `json:",inline"`
+}
+
 func (s *Service) order(w http.ResponseWriter, r *http.Request) {
-	var request struct {
-		Answer string `json:"signed_challenge"`
-		Order  `json:",inline"`
-	}
-	if err := json.UnmarshalRead(http.MaxBytesReader(w, r.Body, maxOrder), &request); err != nil {
-		send(w, http.StatusBadRequest, failure{Error: "invalid_request", Message: "The body is not an order."})
+	var q request
+	if err := json.UnmarshalRead(http.MaxBytesReader(w, r.Body, maxOrder), &q); err != nil {
+		send(w, http.StatusBadRequest, failure{Error: "invalid_request", Message: "the body is not an order"})
 		return
 	}
-	result, err := s.Complete(r.Context(), request.Answer, request.Order)
+	var result *Result
+	var err error
+	if token := bearer(r); token != "" && q.Answer == "" {
+		result, err = s.CompleteAs(r.Context(), token, q.Order)
+	} else {
+		result, err = s.Complete(r.Context(), q.Answer, q.Order)
+	}
 	if err != nil {
 		s.fail(w, err)
 		return
@@ -58,39 +93,83 @@ func (s *Service) order(w http.ResponseWriter, r *http.Request) {
 	if result.Again {
 		status = http.StatusOK
 	}
-	send(w, status, map[string]any{
-		"domain": result.Tenant.Name, "organizationName": result.Tenant.DisplayName, "telematikID": result.TelematikID, "professionOID": result.Profession, "isInsurance": result.Tenant.Insurance,
-	})
+	send(w, status, result)
 }
 
+func (s *Service) ownerToken(w http.ResponseWriter, r *http.Request) {
+	token, err := s.AdminToken(r.Context(), bearer(r))
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	send(w, http.StatusOK, map[string]any{"token": token, "expires_in": int(tokenLife.Seconds())})
+}
+
+func bearer(r *http.Request) string {
+	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	return token
+}
+
+// failure is the error object: name and message, and what the identity provider's error object has where the card was refused.
 type failure struct {
 	Error   string `json:"error"`
 	Message string `json:"message"`
 	Code    int    `json:"gematik_code,omitzero"`
+	Time    int64  `json:"gematik_timestamp,omitzero"`
+	UUID    string `json:"gematik_uuid,omitzero"`
+	Text    string `json:"gematik_error_text,omitzero"`
 }
 
-// fail maps an error to its status; what went wrong inside stays in the log.
+// refusals are the errors with their status and their name in the interface.
+var refusals = []struct {
+	err    error
+	status int
+	name   string
+}{
+	{ErrCard, http.StatusForbidden, "card"},
+	{ErrProfession, http.StatusForbidden, "profession"},
+	{ErrSession, http.StatusUnauthorized, "session"},
+	{ErrInactive, http.StatusForbidden, "inactive"},
+	{ErrInsurance, http.StatusForbidden, "insurance"},
+	{ErrIK, http.StatusBadRequest, "ik"},
+	{ErrDomain, http.StatusBadRequest, "domain"},
+	{ErrOrder, http.StatusBadRequest, "order"},
+	{ErrTaken, http.StatusConflict, "taken"},
+	{ErrLogin, http.StatusConflict, "login"},
+	{ErrUnavailable, http.StatusServiceUnavailable, "unavailable"},
+}
+
+// fail answers an error; what went wrong inside stays in the log.
 func (s *Service) fail(w http.ResponseWriter, err error) {
 	if e, ok := errors.AsType[*idp.Error](err); ok {
-		send(w, e.Status, failure{Error: e.OAuth, Message: e.Text, Code: e.Code})
+		p := e.Published(s.o.Now())
+		log := s.o.Log.With("code", p.Code, "uuid", p.UUID)
+		if check, ok := errors.AsType[*certificate.CheckError](err); ok {
+			log = log.With("check", string(check.Check))
+		}
+		log.Info("registration: card refused")
+		send(w, e.Status, failure{Error: p.OAuth, Message: p.Text, Code: p.Code, Time: p.Time, UUID: p.UUID, Text: p.Text})
 		return
 	}
-	for _, c := range []struct {
-		err    error
-		status int
-		name   string
-	}{
-		{ErrCard, http.StatusForbidden, "card"}, {ErrProfession, http.StatusForbidden, "profession"}, {ErrInactive, http.StatusForbidden, "inactive"}, {ErrInsurance, http.StatusForbidden, "insurance"},
-		{ErrIK, http.StatusBadRequest, "ik"}, {ErrDomain, http.StatusBadRequest, "domain"}, {ErrTaken, http.StatusConflict, "taken"},
-	} {
+	found := refusals[len(refusals)-1]
+	for _, c := range refusals {
 		if errors.Is(err, c.err) {
-			send(w, c.status, failure{Error: c.name, Message: c.err.Error()})
-			return
+			found = c
+			break
 		}
 	}
-	s.o.Log.Error("registration", "error", err)
-	send(w, http.StatusServiceUnavailable, failure{Error: "unavailable", Message: ErrUnavailable.Error()})
+	if found.status == http.StatusServiceUnavailable {
+		s.o.Log.Error("registration", "error", err)
+		w.Header().Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))
+	}
+	if found.status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	send(w, found.status, failure{Error: found.name, Message: found.err.Error()})
 }
+
+// retryAfter is what callers are told when something is down.
+const retryAfter = 30 * time.Second
 
 func send(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
