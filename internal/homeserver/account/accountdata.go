@@ -187,10 +187,7 @@ func (s *Service) deleteTag(ctx context.Context, r *httpapi.Request) (any, error
 	return nil, s.changeTags(ctx, r, func(tags map[string]jsontext.Value) { delete(tags, r.Var("tag")) })
 }
 
-// maxTagTries bounds how often a change of tags is repeated because another device changed them meanwhile.
-const maxTagTries = 20
-
-// changeTags reads, changes and writes the tags of a room; a guard makes sure that nobody wrote in between.
+// changeTags reads, changes and writes the tags of a room.
 func (s *Service) changeTags(ctx context.Context, r *httpapi.Request, change func(map[string]jsontext.Value)) error {
 	user, err := ownUser(r)
 	if err != nil {
@@ -200,19 +197,29 @@ func (s *Service) changeTags(ctx context.Context, r *httpapi.Request, change fun
 	if err != nil {
 		return err
 	}
-	for range maxTagTries {
-		content, position, exists, err := s.datum(ctx, r.Tenant.ID, user, room, typeTag)
-		if err != nil {
-			return err
-		}
+	return s.ChangeAccountData(ctx, r.Tenant.ID, user, room, typeTag, func(content jsontext.Value, _ bool) (jsontext.Value, error) {
 		c := readTags(content)
 		change(c.Tags)
-		updated, err := json.Marshal(c, json.Deterministic(true))
+		return json.Marshal(c, json.Deterministic(true))
+	})
+}
+
+// maxTries bounds how often a change is repeated because another device changed the same entry meanwhile.
+const maxTries = 20
+
+// ChangeAccountData reads, changes and writes one entry; a guard makes sure that nobody wrote in between. change may be called again.
+func (s *Service) ChangeAccountData(ctx context.Context, t tenant.ID, user id.User, room id.Room, typ string, change func(content jsontext.Value, exists bool) (jsontext.Value, error)) error {
+	for range maxTries {
+		content, position, exists, err := s.datum(ctx, t, user, room, typ)
 		if err != nil {
 			return err
 		}
-		plan := &stream.Plan{Tenant: r.Tenant.ID, Unique: []string{"account_data:" + string(user) + string(room) + typeTag}}
-		key := []any{int64(r.Tenant.ID), string(user), string(room), typeTag}
+		updated, err := change(content, exists)
+		if err != nil {
+			return err
+		}
+		plan := &stream.Plan{Tenant: t, Unique: []string{"account_data:" + string(user) + string(room) + typ}}
+		key := []any{int64(t), string(user), string(room), typ}
 		if exists {
 			plan.Guard = &stream.Statement{SQL: `UPDATE account_data SET content = content WHERE tenant = $1 AND user_id = $2 AND room = $3 AND type = $4
 				AND position = $5`, Args: append(key, position)}
@@ -220,10 +227,10 @@ func (s *Service) changeTags(ctx context.Context, r *httpapi.Request, change fun
 			plan.Guard = &stream.Statement{SQL: `INSERT INTO account_data (tenant, user_id, room, type, content, position) VALUES ($1, $2, $3, $4, '{}', 0)
 				ON CONFLICT DO NOTHING`, Args: key}
 		}
-		AddAccountData(plan, user, room, typeTag, updated)
+		AddAccountData(plan, user, room, typ, updated)
 		if _, err = s.o.Committer.Commit(ctx, plan); !errors.Is(err, stream.ErrStale) {
 			return err
 		}
 	}
-	return mxerror.Unknown.With("the tags are being changed by too many devices at once")
+	return mxerror.Unknown.With("this is being changed by too many devices at once")
 }
