@@ -58,7 +58,7 @@ func tenants(ctx context.Context, o Options, r *Report) error {
 	return nil
 }
 
-// idleWith boots a server over a database with n tenants, twice so that no migration is measured, and reads its figures: at rest, and when
+// idleWith boots a server over a database with n tenants, twice so that nothing of a first start is measured, and reads its figures: at rest, and when
 // touch is set once more after every tenant has answered one request.
 func idleWith(ctx context.Context, o Options, n int, touch bool) (rest, touched idle, err error) {
 	o.Progress(fmt.Sprintf("%d tenants", n))
@@ -74,25 +74,34 @@ func idleWith(ctx context.Context, o Options, n int, touch bool) (rest, touched 
 	if o.Timers {
 		o.Environ = append(o.Environ[:len(o.Environ):len(o.Environ)], "GODEBUG=memprofilerate=1")
 	}
-	for range 2 {
+	for again := range 2 {
 		s, err := start(ctx, o, p)
 		if err != nil {
 			return idle{}, idle{}, err
 		}
-		if rest, err = s.idle(ctx, o); err == nil && touch {
-			if err = s.touch(ctx, names); err == nil {
-				touched, err = s.idle(ctx, o)
+		if again == 1 {
+			if rest, touched, err = s.look(ctx, o, touch, names); err != nil {
+				s.kill()
+				return idle{}, idle{}, err
 			}
-		}
-		if err != nil {
-			s.kill()
-			return idle{}, idle{}, err
 		}
 		if err := s.stop(); err != nil {
 			return idle{}, idle{}, err
 		}
 	}
 	return rest, touched, nil
+}
+
+// look reads the figures at rest and, when asked, after one request to every tenant.
+func (s *process) look(ctx context.Context, o Options, touch bool, names []string) (rest, touched idle, err error) {
+	if rest, err = s.idle(ctx, o); err != nil || !touch {
+		return rest, idle{}, err
+	}
+	if err := s.touch(ctx, names); err != nil {
+		return idle{}, idle{}, err
+	}
+	touched, err = s.idle(ctx, o)
+	return rest, touched, err
 }
 
 // idle reads the server's figures after a garbage collection.
