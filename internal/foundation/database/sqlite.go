@@ -34,10 +34,10 @@ func openSQLite(ctx context.Context, path string, o Options) (*DB, error) {
 	}
 	dsn := func(extra ...string) string {
 		q := url.Values{"_txlock": {"immediate"}, "_pragma": append([]string{
-			"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(0)", "temp_store(MEMORY)", "cache_size(-8000)"}, extra...)}
+			"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(0)", "temp_store(MEMORY)"}, extra...)}
 		return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
 	}
-	pool, err := sql.Open("sqlite", dsn("wal_autocheckpoint(4000)"))
+	pool, err := sql.Open("sqlite", dsn("wal_autocheckpoint(4000)", "cache_size(-8000)"))
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +46,8 @@ func openSQLite(ctx context.Context, path string, o Options) (*DB, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), pool.Close())
 	}
-	read, err := sql.Open("sqlite", dsn("query_only(1)"))
+	// Every reader has a page cache of its own; beyond a little the system's cache of the file serves them all.
+	read, err := sql.Open("sqlite", dsn("query_only(1)", "cache_size(-2000)"))
 	if err != nil {
 		return nil, errors.Join(err, conn.Close(), pool.Close())
 	}

@@ -73,10 +73,11 @@ type snapshotKey struct {
 	snapshot int64
 }
 
-// The caches' sizes: bytes of event JSON, entries of state.
+// The caches' sizes: bytes of events, entries of state. eventOverhead is what an event needs beside its JSON.
 const (
-	eventCacheBytes   = 64 << 20
-	stateCacheEntries = 1 << 20
+	eventOverhead     = 1 << 10
+	eventCacheBytes   = 32 << 20
+	stateCacheEntries = 1 << 18
 	roomCacheSize     = 50_000
 )
 
@@ -86,7 +87,7 @@ func New(o Options) *Service {
 	s.heads = newHeads()
 	s.rooms = otter.Must(&otter.Options[roomKey, *Room]{MaximumSize: roomCacheSize})
 	s.events = otter.Must(&otter.Options[eventKey, *Event]{MaximumWeight: eventCacheBytes,
-		Weigher: func(_ eventKey, e *Event) uint32 { return uint32(len(e.JSON()) + 512) }})
+		Weigher: func(_ eventKey, e *Event) uint32 { return uint32(len(e.JSON()) + eventOverhead) }})
 	s.states = otter.Must(&otter.Options[snapshotKey, snapshot]{MaximumWeight: stateCacheEntries,
 		Weigher: func(_ snapshotKey, sn snapshot) uint32 { return uint32(len(sn.state) + 1) }})
 	s.stager = newStager(s)

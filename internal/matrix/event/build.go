@@ -42,7 +42,7 @@ func (d Draft) Build(s id.Server, k id.KeyID, priv ed25519.PrivateKey) (*Event, 
 	if err != nil {
 		return nil, err
 	}
-	sum := contentHash(body)
+	sum := sha256.Sum256(body) // the content hash: nothing that it leaves out is there yet
 	hash := make([]byte, 0, sha256.Size*2)
 	hash = append(hash, `{"sha256":`...)
 	hash = append(canonicaljson.AppendString(hash, signing.Encode(sum[:])), '}')
@@ -55,11 +55,12 @@ func (d Draft) Build(s id.Server, k id.KeyID, priv ed25519.PrivateKey) (*Event, 
 		raw = signing.Replace(raw, "unsigned", u)
 	}
 	unsigned := &Event{version: d.Version, raw: raw, typ: d.Type}
-	sigs, err := signing.Insert(nil, string(s), k, ed25519.Sign(priv, unsigned.redacted(false)))
+	covered := unsigned.redacted(false)
+	sigs, err := signing.Insert(nil, string(s), k, ed25519.Sign(priv, covered))
 	if err != nil {
 		return nil, err
 	}
-	return parseCanonical(d.Version, signing.Replace(raw, "signatures", sigs))
+	return parseHashed(d.Version, signing.Replace(raw, "signatures", sigs), covered)
 }
 
 // Proto is the template that make_join, make_leave and make_knock hand to the other server, which completes,

@@ -44,12 +44,12 @@ func contentHash(canonical []byte) [sha256.Size]byte {
 	return sha256.Sum256(append(b, '}'))
 }
 
-// eventID is the reference hash with its sigil.
-func eventID(v *roomversion.Version, e *Event) id.Event {
+// eventID is the reference hash, which covers the redacted form without signatures, with its sigil.
+func eventID(v *roomversion.Version, e *Event, covered []byte) id.Event {
 	if v.EventIDs == roomversion.EventIDInEvent {
 		return id.Event(canonicaljson.GetString(e.raw, "event_id"))
 	}
-	sum := sha256.Sum256(e.redacted(false))
+	sum := sha256.Sum256(covered)
 	if v.EventIDs == roomversion.EventIDStdHash {
 		return id.Event("$" + signing.Encode(sum[:]))
 	}

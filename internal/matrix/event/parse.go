@@ -32,7 +32,10 @@ func Parse(v *roomversion.Version, raw []byte) (*Event, error) {
 	return parseCanonical(v, c)
 }
 
-func parseCanonical(v *roomversion.Version, c []byte) (*Event, error) {
+func parseCanonical(v *roomversion.Version, c []byte) (*Event, error) { return parseHashed(v, c, nil) }
+
+// parseHashed is parseCanonical for who has the bytes already that the reference hash covers.
+func parseHashed(v *roomversion.Version, c, covered []byte) (*Event, error) {
 	if len(c) > MaxSize {
 		return nil, mxerror.TooLarge.With("event of %d bytes", len(c))
 	}
@@ -40,7 +43,10 @@ func parseCanonical(v *roomversion.Version, c []byte) (*Event, error) {
 	if err := e.decode(); err != nil {
 		return nil, err
 	}
-	e.setID(eventID(v, e))
+	if covered == nil {
+		covered = e.redacted(false)
+	}
+	e.setID(eventID(v, e, covered))
 	return e, nil
 }
 
