@@ -47,6 +47,7 @@ func NewTokens(ring *keyring.Ring) *Tokens {
 const (
 	streamToken = 's'
 	placeToken  = 'p'
+	markToken   = 'm'
 )
 
 // StreamToken is how far a client has synced: next_batch of /sync.
@@ -123,6 +124,22 @@ func (k *Tokens) Position(_ context.Context, t *tenant.Tenant, token string) (in
 		return 0, err
 	}
 	return s.Position, nil
+}
+
+// Mark seals a single position, for lists that page through the stream.
+func (k *Tokens) Mark(t tenant.ID, position int64) string {
+	return k.seal(t, markToken, binary.AppendVarint(nil, position))
+}
+
+// OpenMark opens what Mark sealed; M_INVALID_PARAM for anything else.
+func (k *Tokens) OpenMark(t tenant.ID, token string) (int64, error) {
+	kind, b, ok := k.open(t, token)
+	r := reader{b: b}
+	position := r.varint()
+	if !ok || kind != markToken || r.bad {
+		return 0, mxerror.InvalidParam.With("this is no token of this endpoint")
+	}
+	return position, nil
 }
 
 func (k *Tokens) openPlace(b []byte) (Place, bool) {

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package push owns what is worth a notification: users' push rules, the class of each event by the default rules, highlights, unread counts
+// (engine rule 31), the list of notifications and the pushers. Counts are derived from the events after the read marker, never kept as counters.
+// It sends nothing by itself.
+package push
