@@ -56,8 +56,8 @@ func (s *Service) AuthenticateServer(ctx context.Context, t *tenant.Tenant, r *h
 			return origin, nil
 		}
 	}
-	if ctx.Err() != nil {
-		return "", ctx.Err()
+	if notVerdict(ctx, reason) {
+		return "", reason
 	}
 	s.Log.InfoContext(ctx, "request of a server refused", "tenant", string(t.Name), "origin", string(origin), "error", reason)
 	return "", mxerror.Unauthorized.With("The signature of %s could not be verified.", origin)

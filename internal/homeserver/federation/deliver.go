@@ -43,6 +43,8 @@ type transaction struct {
 	id   string
 	upTo int64 // last position covered; 0 for one of volatile units only, which is not stored
 	body []byte
+	// volatile are the units that are nowhere else.
+	volatile []EDU
 }
 
 // envelope is the body of a transaction.
@@ -231,7 +233,8 @@ func (s *Service) build(ctx context.Context, t *tenant.Tenant, d *sender) (*tran
 	if len(e.PDUs) == 0 && len(e.EDUs) == 0 {
 		upTo = 0 // only volatile units, if any
 	}
-	e.EDUs = append(e.EDUs, s.outbox.takeVolatile(d, maxEDUs-len(e.EDUs))...)
+	volatile := s.outbox.takeVolatile(d, maxEDUs-len(e.EDUs))
+	e.EDUs = append(e.EDUs, volatile...)
 	if len(e.PDUs) == 0 && len(e.EDUs) == 0 {
 		return nil, nil
 	}
@@ -240,7 +243,7 @@ func (s *Service) build(ctx context.Context, t *tenant.Tenant, d *sender) (*tran
 		return nil, err
 	}
 	// A restored backup repeats positions under a new epoch; the id must not repeat (engine rule 7).
-	return &transaction{id: fmt.Sprintf("%d-%d", t.Epoch, database.NewID()), upTo: upTo, body: body}, nil
+	return &transaction{id: fmt.Sprintf("%d-%d", t.Epoch, database.NewID()), upTo: upTo, body: body, volatile: volatile}, nil
 }
 
 var encodeOptions = json.JoinOptions(jsontext.AllowDuplicateNames(true), json.Deterministic(true))
@@ -404,6 +407,8 @@ func (s *Service) send(ctx context.Context, t *tenant.Tenant, d *sender, tx *tra
 	case errors.As(err, &gone):
 		d.lagging, d.newest = true, nil
 		return s.hostPause(ctx, d.destination), s.release(ctx, d, tx)
+	case errors.As(err, &refused) && refused.Status == http.StatusTooManyRequests:
+		return max(refused.RetryAfter, s.config.RetryMin), s.release(ctx, d, tx) // too fast: nothing is wrong with either side
 	case errors.As(err, &refused):
 		d.lagging, d.newest = true, nil
 		return s.onRefusal(ctx, t, d, tx, refused)
@@ -428,7 +433,7 @@ func (s *Service) onRefusal(ctx context.Context, t *tenant.Tenant, d *sender, tx
 		return s.hostPause(ctx, d.destination), s.release(ctx, d, tx)
 	}
 	switch r.Status {
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusRequestTimeout, http.StatusTooManyRequests:
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusRequestTimeout:
 	default:
 		if d.poison++; d.poison >= maxPoison {
 			s.Log.ErrorContext(ctx, "a transaction was refused too often and is left out", "tenant", string(t.Name),
@@ -448,7 +453,8 @@ func (s *Service) onRefusal(ctx context.Context, t *tenant.Tenant, d *sender, tx
 func (s *Service) release(ctx context.Context, d *sender, tx *transaction) error {
 	d.resumed = false
 	if tx.upTo == 0 {
-		return nil // volatile units are not sent twice
+		s.outbox.putBack(d, tx.volatile)
+		return nil
 	}
 	_, err := s.DB.Exec(ctx, "UPDATE federation_outgoing SET attempts = $4, claimed_until = 0 WHERE tenant = $1 AND destination = $2 AND txn_id = $3",
 		int64(d.tenant), string(d.destination), tx.id, d.poison)

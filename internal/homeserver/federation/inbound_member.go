@@ -89,8 +89,8 @@ func (s *Service) signedEvent(ctx context.Context, r *httpapi.Request, v *roomve
 		return nil, mxerror.InvalidParam.With("The event's content does not match its hash.")
 	}
 	if _, err := s.VerifyEvent(ctx, e); err != nil && !s.onlyWaitsForUs(ctx, r.Tenant, e) {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
+		if notVerdict(ctx, err) {
+			return nil, err
 		}
 		return nil, mxerror.InvalidParam.With("The event is not validly signed by %s.", e.Sender().Server())
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/maypok86/otter/v2"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
@@ -39,9 +40,28 @@ const (
 type incoming struct {
 	flight singleflight.Group
 	count  atomic.Int64 // of stored results, for the occasional clean-up
+	// failures counts how often an event has failed us, so that one that always does is given up at last.
+	failures *otter.Cache[failedEvent, int]
 }
 
-func newIncoming() *incoming { return &incoming{} }
+type failedEvent struct {
+	tenant tenant.ID
+	event  id.Event
+}
+
+// maxFailures is how often a transaction is refused because of one event that this server cannot work on.
+const maxFailures = 5
+
+func newIncoming() *incoming {
+	return &incoming{failures: otter.Must(&otter.Options[failedEvent, int]{MaximumSize: 10_000})}
+}
+
+// failed counts a failure and says whether the event is to be given up.
+func (in *incoming) failed(t tenant.ID, eid id.Event) bool {
+	n, _ := in.failures.GetIfPresent(failedEvent{t, eid})
+	in.failures.Set(failedEvent{t, eid}, n+1)
+	return n+1 >= maxFailures
+}
 
 // inbound is a transaction as it came.
 type inbound struct {
@@ -219,7 +239,7 @@ func (s *Service) receiveRoom(ctx context.Context, t *tenant.Tenant, origin id.S
 		return err
 	}
 	for i, e := range events {
-		reason, err := reasons[i], error(nil)
+		reason := reasons[i]
 		if reason == nil {
 			reason = s.Rooms.Receive(ctx, t, origin, valid[i])
 		}
@@ -229,10 +249,13 @@ func (s *Service) receiveRoom(ctx context.Context, t *tenant.Tenant, origin id.S
 		}
 		refused := mxerror.From(reason)
 		if refused == nil || refused.Status >= 500 {
-			err = reason
-		}
-		if err != nil {
-			return fmt.Errorf("PDU %s: %w", e.ID(), err)
+			if ctx.Err() != nil || !s.incoming.failed(t.ID, e.ID()) {
+				return fmt.Errorf("PDU %s: %w", e.ID(), reason)
+			}
+			s.Log.ErrorContext(ctx, "a PDU that cannot be worked on is given up", "tenant", string(t.Name), "origin", string(origin),
+				"event", string(e.ID()), "error", reason)
+			report(e.ID(), "Internal error")
+			continue
 		}
 		s.Log.InfoContext(ctx, "PDU refused", "tenant", string(t.Name), "origin", string(origin), "event", string(e.ID()), "error", reason)
 		report(e.ID(), refused.Message)

@@ -40,8 +40,8 @@ func (s *Service) inviteState(ctx context.Context, v *roomversion.Version, r id.
 	for _, raw := range entries {
 		entry, err := s.inviteEntry(ctx, v, r, raw, strict)
 		if err != nil {
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
+			if notVerdict(ctx, err) {
+				return nil, err
 			}
 			if strict {
 				return nil, mxerror.InvalidParam.With("An entry of invite_room_state is not acceptable: %s", mxerror.From(err).Message)
@@ -90,7 +90,7 @@ func (s *Service) inviteEntry(ctx context.Context, v *roomversion.Version, r id.
 		return stripped{}, mxerror.Forbidden.With("it belongs to another room")
 	}
 	if e, err = s.VerifyEvent(ctx, e); err != nil {
-		if mxerror.From(err) == nil {
+		if mxerror.From(err) == nil && !notVerdict(ctx, err) {
 			err = mxerror.Forbidden.With("it is not validly signed")
 		}
 		return stripped{}, err

@@ -61,6 +61,20 @@ type keyName struct {
 	key    id.KeyID
 }
 
+// storageError is a failure of our own storage: it says nothing about the key or the event, which have to come again.
+type storageError struct{ error }
+
+// Unwrap gives the cause.
+func (e *storageError) Unwrap() error { return e.error }
+
+// ours marks an error as one of our own storage.
+func ours(err error) error {
+	if err == nil || errors.Is(err, errNoKey) || errors.Is(err, tenant.ErrUnknown) {
+		return err
+	}
+	return &storageError{err}
+}
+
 var (
 	errNoKey      = errors.New("the server does not publish this key")
 	errKeyExpired = errors.New("the key is not valid at that time")
@@ -131,18 +145,18 @@ func (k *keys) find(ctx context.Context, name keyName, ts int64, enforce bool) (
 func (k *keys) neighbour(ctx context.Context, name keyName) (verifyKey, error) {
 	t, err := k.tenants.ByName(ctx, name.server)
 	if err != nil {
-		return verifyKey{}, err
+		return verifyKey{}, ours(err)
 	}
 	current, err := k.ring.Signing(ctx, t.ID)
 	if err != nil {
-		return verifyKey{}, err
+		return verifyKey{}, ours(err)
 	}
 	if current.ID == name.key {
 		return verifyKey{public: current.Public, validUntil: forEver}, nil
 	}
 	old, err := k.ring.Old(ctx, t.ID)
 	if err != nil {
-		return verifyKey{}, err
+		return verifyKey{}, ours(err)
 	}
 	for _, o := range old {
 		if o.ID == name.key {
@@ -165,7 +179,7 @@ func (k *keys) stored(ctx context.Context, name keyName) (verifyKey, error) {
 		return verifyKey{}, errNoKey
 	}
 	if err != nil {
-		return verifyKey{}, err
+		return verifyKey{}, ours(err)
 	}
 	if len(public) != ed25519.PublicKeySize {
 		return verifyKey{}, errNoKey
@@ -285,7 +299,7 @@ func (k *keys) store(ctx context.Context, a *serverKeys, body []byte) error {
 		return err
 	})
 	if err != nil {
-		return err
+		return ours(err)
 	}
 	for keyID := range a.keys {
 		k.cache.Invalidate(keyName{a.server, keyID})

@@ -5,6 +5,7 @@ package federation
 import (
 	"context"
 	"database/sql"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,6 +34,7 @@ type outbox struct {
 
 	mu      sync.Mutex
 	senders map[route]*sender
+	started bool
 	closed  bool
 }
 
@@ -55,6 +57,31 @@ type sender struct {
 
 func newOutbox(s *Service) *outbox {
 	return &outbox{s: s, slots: make(chan struct{}, s.config.Senders), node: database.NewID(), senders: make(map[route]*sender)}
+}
+
+// start lets senders run.
+func (o *outbox) start() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.started = true
+}
+
+// lasts says whether a volatile unit is still true when it arrives late: a receipt is, typing and presence are not.
+func (e *EDU) lasts() bool { return e.Type == "m.receipt" }
+
+// putBack keeps what still matters of the units of a transaction that did not arrive, unless a newer one has taken its place.
+func (o *outbox) putBack(s *sender, units []EDU) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var kept []EDU
+	for _, u := range units {
+		newer := func(v EDU) bool { return u.Key != "" && v.Type == u.Type && v.Key == u.Key }
+		if u.lasts() && !slices.ContainsFunc(s.volatile, newer) {
+			kept = append(kept, u)
+		}
+	}
+	s.volatile = append(kept, s.volatile...)
+	s.volatile = s.volatile[max(0, len(s.volatile)-maxVolatile):]
 }
 
 // nudge says that a destination has something to get. It never blocks.
@@ -99,7 +126,7 @@ func (o *outbox) sender(r route) *sender {
 
 // run starts the sender's goroutine, or tells the running one to look again; the lock is held.
 func (o *outbox) run(s *sender) {
-	if o.closed {
+	if o.closed || !o.started {
 		return
 	}
 	if s.running {
@@ -126,6 +153,7 @@ func (o *outbox) rest(s *sender, wait time.Duration) (ended bool) {
 	}()
 	if wait > 0 && !o.closed {
 		s.running, s.again = false, false
+		s.volatile = slices.DeleteFunc(s.volatile, func(e EDU) bool { return !e.lasts() })
 		s.timer = time.AfterFunc(wait, func() {
 			o.mu.Lock()
 			defer o.mu.Unlock()
@@ -150,8 +178,8 @@ func (o *outbox) takeVolatile(s *sender, n int) []EDU {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n = min(n, len(s.volatile))
-	units := s.volatile[:n:n]
-	s.volatile = s.volatile[n:]
+	units := slices.Clone(s.volatile[:n])
+	s.volatile = slices.Clone(s.volatile[n:])
 	return units
 }
 

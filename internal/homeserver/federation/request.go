@@ -26,6 +26,8 @@ type Refused struct {
 	Server id.Server
 	Status int
 	Code   string // errcode, empty when the answer had none
+	// RetryAfter is how long the server asks to be left alone (429), 0 when it says nothing.
+	RetryAfter time.Duration
 	// Reason is what a client is told.
 	Reason *mxerror.Error
 }
@@ -177,9 +179,13 @@ func (s *Service) refusal(server id.Server, reply *answer) *Refused {
 		Code    string         `json:"errcode"`
 		Message string         `json:"error"`
 		Version jsontext.Value `json:"room_version"`
+		Retry   jsontext.Value `json:"retry_after_ms"`
 	}
 	if err == nil && json.Unmarshal(body, &doc) == nil {
 		r.Code = doc.Code
+		if ms, ok := canonicaljson.Int(doc.Retry); ok && ms > 0 {
+			r.RetryAfter = min(time.Duration(ms)*time.Millisecond, s.config.RetryMax)
+		}
 	}
 	if r.Code == "" || reply.status < 400 || r.broken() || reply.status == http.StatusUnauthorized {
 		r.Reason = mxerror.ConnectionFailed.With("%s answered with status %d", server, reply.status)

@@ -104,24 +104,25 @@ func New(o Options) *Service {
 	clock := func() time.Time { return s.now() }
 	s.resolver = newResolver(&s.config, clock)
 	s.http = newHTTP(&s.config, s.resolver, s.authorize)
-	s.neighbours = &inProcess{s.Tenants, s.Router}
+	s.neighbours = &inProcess{s.Tenants, s.Router, s.heard}
 	s.reach = newReach(s.DB, &s.config, clock)
 	s.keys = newKeys(s, clock)
 	s.outbox = newOutbox(s)
 	s.incoming, s.joining = newIncoming(), newJoining()
+	s.Feed.OnCommit(func(t tenant.ID, _ []stream.Positioned, outbox []id.Server) {
+		for _, destination := range outbox {
+			s.outbox.nudge(t, destination)
+		}
+	})
 	return s
 }
 
 // SetRooms joins federation and room, which know each other. Call it before Start and before the first request.
 func (s *Service) SetRooms(r *room.Service) { s.Rooms = r }
 
-// Start begins to send what is pending, also from before the start, and listens to commits.
+// Start begins to send what is pending, also from before the start. Everything of Options must be set by then.
 func (s *Service) Start() {
-	s.Feed.OnCommit(func(t tenant.ID, _ []stream.Positioned, outbox []id.Server) {
-		for _, destination := range outbox {
-			s.outbox.nudge(t, destination)
-		}
-	})
+	s.outbox.start()
 	s.work.Go(s.sweep)
 }
 

@@ -240,6 +240,8 @@ func (b *boundedBody) Close() error {
 type inProcess struct {
 	tenants *tenant.Store
 	router  *httpapi.Router
+	// heard is told of a request that the other tenant let in.
+	heard func(ctx context.Context, t *tenant.Tenant, origin id.Server)
 }
 
 func (p *inProcess) round(ctx context.Context, from *tenant.Tenant, to id.Server, c *call) (*answer, error) {
@@ -252,6 +254,9 @@ func (p *inProcess) round(ctx context.Context, from *tenant.Tenant, to id.Server
 	res, err := p.router.Call(ctx, t, from.Name, c.method, c.path, c.query, c.body)
 	if err != nil {
 		return nil, unreachable(ctx, to, err)
+	}
+	if res.Status != http.StatusUnauthorized && res.Status != http.StatusForbidden {
+		p.heard(ctx, t, from.Name)
 	}
 	if int64(len(res.Body)) > c.limit {
 		return nil, unreachable(ctx, to, errAnswerTooLarge)

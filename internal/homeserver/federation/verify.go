@@ -56,6 +56,9 @@ func signatureOf(e *event.Event, server id.Server, key id.KeyID) (name [sha256.S
 func (s *Service) VerifyEvent(ctx context.Context, e *event.Event) (*event.Event, error) {
 	for _, server := range e.RequiredSigners() {
 		if err := s.verifySigner(ctx, e, server); err != nil {
+			if notVerdict(ctx, err) {
+				return nil, err
+			}
 			return nil, fmt.Errorf("%w: %w", mxerror.Forbidden.With("The event %s is not validly signed by %s.", e.ID(), server), err)
 		}
 	}
@@ -63,6 +66,12 @@ func (s *Service) VerifyEvent(ctx context.Context, e *event.Event) (*event.Event
 		return e.Redact()
 	}
 	return e, nil
+}
+
+// notVerdict says whether an error of a verification came from our own storage or an ended context, and not from the event.
+func notVerdict(ctx context.Context, err error) bool {
+	var storage *storageError
+	return ctx.Err() != nil || errors.As(err, &storage)
 }
 
 // verifySigner looks for one valid signature of a server.
@@ -103,7 +112,7 @@ func (s *Service) verifySigner(ctx context.Context, e *event.Event, server id.Se
 }
 
 // VerifyEvents is VerifyEvent for many, on all processors. The results stand in the order of the events; where one is not valid its event is
-// nil and its error set. Only the end of the context is an error of the whole.
+// nil and its error set. The end of the context and failures of our own storage are errors of the whole.
 func (s *Service) VerifyEvents(ctx context.Context, events []*event.Event) (valid []*event.Event, reasons []error, err error) {
 	valid, reasons = make([]*event.Event, len(events)), make([]error, len(events))
 	var g errgroup.Group
@@ -111,6 +120,9 @@ func (s *Service) VerifyEvents(ctx context.Context, events []*event.Event) (vali
 	for i, e := range events {
 		g.Go(func() error {
 			valid[i], reasons[i] = s.VerifyEvent(ctx, e)
+			if reasons[i] != nil && notVerdict(ctx, reasons[i]) {
+				return reasons[i]
+			}
 			return nil
 		})
 	}
