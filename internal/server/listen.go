@@ -40,7 +40,7 @@ func (l *listener) serve() error {
 // listen opens all listeners, so that a busy port is an error before anything runs.
 func (s *Server) listen(ctx context.Context, o Options) error {
 	for i, c := range s.config.Listeners.Client {
-		if err := s.add(ctx, "client", c, nth(o.Client, i), s.node.router); err != nil {
+		if err := s.add(ctx, "client", c, nth(o.Client, i), s.node.clients()); err != nil {
 			return err
 		}
 	}

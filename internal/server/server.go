@@ -75,8 +75,8 @@ func (s *Server) open(ctx context.Context, o Options) error {
 	return s.listen(ctx, o)
 }
 
-// Handler answers requests as the node's listeners do, for a front that hands requests to several cells.
-func (s *Server) Handler() http.Handler { return s.node.router }
+// Handler answers requests as the node's client listeners do, for a front that hands requests to several cells.
+func (s *Server) Handler() http.Handler { return s.node.clients() }
 
 // ClientAddress returns the first client listener's address, with the port that it really has; empty without one.
 func (s *Server) ClientAddress() string { return s.address("client") }

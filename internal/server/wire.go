@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/netip"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -42,6 +43,7 @@ type node struct {
 	federation *federation.Service
 	accounts   *account.Service
 	members    *fedlist.Consumer // nil in plain Matrix mode
+	registry   http.Handler      // nil without role registration
 	starts     []func()
 	stopping   func()         // when the stop begins: answers what waits
 	closes     []func() error // run in reverse
@@ -235,6 +237,11 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	n.router.Add(keys.Routes()...)
 	n.router.Add(files.Routes()...)
 	n.router.Add(n.federation.Routes()...)
+	if c.HasRole(config.RoleRegistry) {
+		if n.registry, err = n.registration(c, ring, log); err != nil {
+			return nil, fmt.Errorf("registration: %w", err)
+		}
+	}
 
 	n.starts = append(n.starts, n.federation.Start, func() {
 		if err := rooms.Resume(context.WithoutCancel(ctx)); err != nil {

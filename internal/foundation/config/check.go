@@ -31,6 +31,7 @@ func (l *loader) check(c *Config) error {
 	l.listeners(c)
 	l.masterKey(c)
 	l.registration(c)
+	l.registry(c)
 	l.federation(c)
 	l.files(c)
 	if v := c.Rooms.DefaultVersion; v != "" {
@@ -178,6 +179,33 @@ func (l *loader) registration(c *Config) {
 	}
 	if c.Policy == PolicyTI && c.Guests {
 		l.fail("guests", "not under policy ti")
+	}
+}
+
+// registry checks what the role registration needs.
+func (l *loader) registry(c *Config) {
+	if c.Telematik.Cards == "" {
+		c.Telematik.Cards = filepath.Join(c.Data, "cards")
+	}
+	if !c.HasRole(RoleRegistry) {
+		return
+	}
+	switch {
+	case c.Policy != PolicyTI:
+		l.fail("roles", "role registration is only for policy ti")
+	case !c.HasRole(RoleHomeserver):
+		l.fail("roles", "role registration makes tenants for a homeserver: it needs role homeserver on the same node")
+	case c.Environment == Production:
+		l.fail("roles", "role registration knows only test cards yet, which production refuses")
+	}
+	if c.PublicURL == "" {
+		l.fail("public_url", "role registration names itself by it")
+	}
+	if c.Telematik.Provider == "" {
+		l.fail("telematik.provider", "role registration needs the name by which the federation list knows the provider")
+	}
+	if !strings.HasSuffix(c.Telematik.FederationList, FederationListPath) {
+		l.fail("telematik.federation_list", "role registration changes the list beside its address, which must end with %s", FederationListPath)
 	}
 }
 

@@ -172,6 +172,7 @@ type Telematik struct {
 	CardRoots      []string `key:"card_roots"`
 	ListRoots      []string `key:"list_roots"`
 	Provider       string   `key:"provider"`
+	Cards          string   `key:"cards"`
 }
 
 // Logging shapes the log.
@@ -181,6 +182,9 @@ type Logging struct {
 	Access bool   `key:"access"`
 	File   string `key:"file"`
 }
+
+// FederationListPath ends the address of the federation list; what stands before it is the interface by which a provider changes the list.
+const FederationListPath = "/FederationList/federationList.jws"
 
 // HasRole says whether the node runs a role.
 func (c *Config) HasRole(role string) bool {

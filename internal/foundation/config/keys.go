@@ -77,6 +77,7 @@ var keys = []key{
 	{"telematik.card_roots", "[]", "PEM files with the roots of card certificates."},
 	{"telematik.list_roots", "[]", "PEM files with the certificates that may sign the federation list."},
 	{"telematik.provider", "", "The provider's name, as the registration shows it."},
+	{"telematik.cards", "", "Folder of the test PKI (`konsil card --pki`) whose cards the role `registration` accepts. Never in production, where it waits for the central identity provider. Empty: `cards` in the data folder."},
 
 	{"logging.level", "info", "`debug`, `info`, `warn` or `error`."},
 	{"logging.format", "text", "`text` or `json`. User ids are pseudonymised in both."},

@@ -129,6 +129,9 @@ func (m *Router) onSharedHost(ctx context.Context, r *Request) (*tenant.Tenant, 
 	return nil, mxerror.Forbidden.With("no such user here")
 }
 
+// Address is the caller's network address as the routes see it, for what is served beside them.
+func (m *Router) Address(r *http.Request) netip.Addr { return m.address(r) }
+
 // address is the caller's network address. Behind a trusted proxy it is the last address of X-Forwarded-For that no trusted proxy has.
 func (m *Router) address(r *http.Request) netip.Addr {
 	ap, err := netip.ParseAddrPort(r.RemoteAddr)

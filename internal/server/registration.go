@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/konsil-health/konsil/internal/foundation/config"
+	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+	"github.com/konsil-health/konsil/internal/foundation/keyring"
+	"github.com/konsil-health/konsil/internal/foundation/limit"
+	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	certs "github.com/konsil-health/konsil/internal/health/certificate"
+	"github.com/konsil-health/konsil/internal/homeserver/account"
+	"github.com/konsil-health/konsil/internal/matrix/id"
+	"github.com/konsil-health/konsil/internal/matrix/mxerror"
+	"github.com/konsil-health/konsil/internal/telematik/card"
+	"github.com/konsil-health/konsil/internal/telematik/idp"
+	"github.com/konsil-health/konsil/internal/telematik/registration"
+)
+
+// registrationPath is where clients find the registration service: organisations come from outside, so it stands on the client listeners, not on
+// the operator's.
+const registrationPath = "/registration"
+
+// clients answers what comes in on the client listeners. Matrix paths carry encoded slashes, which a standard mux would clean away.
+func (n *node) clients() http.Handler {
+	if n.registry == nil {
+		return n.router
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, registrationPath+"/") {
+			n.registry.ServeHTTP(w, r)
+			return
+		}
+		n.router.ServeHTTP(w, r)
+	})
+}
+
+// registration wires role registration. The identity provider that proves cards is of this process and knows the cards of a test PKI; whether an
+// organisation is active, the federation list asks the directory.
+func (n *node) registration(c *config.Config, ring *keyring.Ring, log *slog.Logger) (http.Handler, error) {
+	pki, err := card.Open(card.Options{Folder: c.Telematik.Cards, Production: c.Environment == config.Production})
+	if err != nil {
+		return nil, err
+	}
+	issuer, err := pki.Component("idp", certs.RoleIDP)
+	if err != nil {
+		return nil, err
+	}
+	decryption, err := pki.ComponentKey("idp", certs.RoleIDP)
+	if err != nil {
+		return nil, err
+	}
+	own, err := pki.Component("provider-"+c.Telematik.Provider, certs.RoleTIM)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := roots(c.CA)
+	if err != nil {
+		return nil, err
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}
+	address, clientID := c.PublicURL+registrationPath, "registration-"+c.Telematik.Provider
+	limits := limit.New(limit.Options{Off: !c.RateLimits})
+	service := registration.New(registration.Options{
+		DB: n.db,
+		IDP: idp.New(idp.Options{URL: c.PublicURL + "/idp", Signer: issuer, Key: decryption, Trust: pki.Trust(), Revoked: pki.Revoked,
+			Clients: map[string][]string{clientID: {address}}, Used: idp.UsedIn(n.db), Seal: ring.Derive("identity provider codes", 32)}),
+		ClientID: clientID, RedirectURI: address, Tenants: n.tenants,
+		List:    &registration.ListClient{URL: strings.TrimSuffix(c.Telematik.FederationList, config.FederationListPath), Token: c.Telematik.Provider, Client: client},
+		Domain:  n.orderable(c),
+		Created: n.welcome(log), MakeAdmin: n.makeAdmin, Session: n.adminSession,
+		URL: address, Signer: own, Directory: c.Telematik.Directory, Log: log,
+		Allow: func(r *http.Request) (bool, time.Duration) {
+			return limits.Allow(limit.Login, "", n.router.Address(r).String())
+		},
+	})
+	return service.Handler(registrationPath), nil
+}
+
+// orderable refuses the names by which this node and its tenants are reached.
+func (n *node) orderable(c *config.Config) func(context.Context, id.Server) error {
+	public := ""
+	if u, err := url.Parse(c.PublicURL); err == nil {
+		public = u.Hostname()
+	}
+	return func(ctx context.Context, name id.Server) error {
+		if string(name) == public || slices.Contains(c.SharedClientHosts, string(name)) {
+			return errors.New("it is an address of the provider")
+		}
+		t, err := n.tenants.ByHost(ctx, string(name))
+		if err == nil && t.Name != name {
+			return errors.New("it is an address of another messenger")
+		}
+		if errors.Is(err, tenant.ErrUnknown) {
+			err = nil
+		}
+		return err
+	}
+}
+
+// welcome fetches the list that holds the new domain, so that its people are members at once. Where that fails, the next regular look will do.
+func (n *node) welcome(log *slog.Logger) func(context.Context, *tenant.Tenant) error {
+	return func(ctx context.Context, t *tenant.Tenant) error {
+		if err := n.members.Refresh(ctx); err != nil {
+			log.Warn("registration: the federation list could not be fetched again", "tenant", string(t.Name), "error", err)
+		}
+		return nil
+	}
+}
+
+// makeAdmin makes an administrator's account, or gives a new password to one without any session.
+func (n *node) makeAdmin(ctx context.Context, t *tenant.Tenant, a registration.Admin) (fresh bool, err error) {
+	_, err = n.accounts.Create(ctx, t, account.NewUser{LoginName: a.Login, Localpart: a.User.Localpart(), Password: a.Password, Admin: true})
+	if !errors.Is(err, mxerror.UserInUse) {
+		return err == nil, err
+	}
+	there, err := n.accounts.Account(ctx, t.ID, a.User)
+	if errors.Is(err, mxerror.NotFound) {
+		return false, registration.ErrLogin // it was not the id, which is random
+	}
+	if err != nil || there.Deactivated {
+		return false, err
+	}
+	devices, err := n.accounts.Devices(ctx, t.ID, a.User)
+	if err != nil || len(devices) > 0 {
+		return false, err
+	}
+	return true, n.accounts.SetPassword(ctx, t, a.User, a.Password)
+}
+
+// adminSession finds the tenant whose administrator an access token belongs to.
+func (n *node) adminSession(ctx context.Context, token string) (*tenant.Tenant, error) {
+	of, ok := httpapi.TokenTenant(token)
+	if !ok {
+		return nil, registration.ErrSession
+	}
+	t, err := n.tenants.ByID(ctx, of)
+	if errors.Is(err, tenant.ErrUnknown) {
+		return nil, registration.ErrSession
+	}
+	if err != nil {
+		return nil, err
+	}
+	session, err := n.accounts.Authenticate(ctx, t, token)
+	if mxerror.From(err) != nil || err == nil && (!session.Admin || t.State != tenant.Active) {
+		return nil, registration.ErrSession
+	}
+	return t, err
+}
