@@ -12,6 +12,7 @@ import (
 	"os"
 
 	"github.com/konsil-health/konsil/internal/foundation/config"
+	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	certs "github.com/konsil-health/konsil/internal/health/certificate"
 	"github.com/konsil-health/konsil/internal/homeserver/account"
@@ -94,3 +95,6 @@ func (s *Server) Accounts() *account.Service { return s.node.accounts }
 
 // Tenants gives an embedding program the node's tenants.
 func (s *Server) Tenants() *tenant.Store { return s.node.tenants }
+
+// Commits tells an embedding program how much the node has written since its start.
+func (s *Server) Commits() stream.Stats { return s.node.committer.Stats() }

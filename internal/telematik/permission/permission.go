@@ -245,6 +245,7 @@ func (r *Rules) Localpart(_ context.Context, t *tenant.Tenant, wished string) (s
 	if !t.Insurance {
 		return randomLocalpart(), nil
 	}
+	wished = strings.ToUpper(wished) // login names are kept in small letters
 	if !kvnr.MatchString(wished) {
 		return "", mxerror.InvalidUsername.With("Insured people are registered by their KVNR: a letter and nine digits.")
 	}
