@@ -27,6 +27,7 @@ import (
 	"github.com/konsil-health/konsil/internal/homeserver/ephemeral"
 	"github.com/konsil-health/konsil/internal/homeserver/federation"
 	"github.com/konsil-health/konsil/internal/homeserver/media"
+	"github.com/konsil-health/konsil/internal/homeserver/push"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
 	"github.com/konsil-health/konsil/internal/homeserver/timeline"
 	"github.com/konsil-health/konsil/internal/matrix/id"
@@ -138,6 +139,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	}
 	var rooms *room.Service
 	var keys *encryption.Service
+	var notifications *push.Service
 	accounts = account.New(account.Options{
 		DB: n.db, Committer: n.committer, Feed: feed, Policy: rules, Log: log,
 		Config: accountConfig(c), AppService: services.ByToken, AppServiceByID: services.ByID,
@@ -185,7 +187,14 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 			return text(p.DisplayName), text(p.AvatarURL), err
 		},
 		Exists: accounts.Exists,
-		Stored: func(ctx context.Context, t tenant.ID, e *room.Event, _ room.State, plan *stream.Plan) error {
+		Class:  push.Class,
+		Stored: func(ctx context.Context, t tenant.ID, e *room.Event, state room.State, plan *stream.Plan) error {
+			if err := n.federation.Relay(ctx, t, e, state, plan); err != nil { // first: it looks at the room's own destinations
+				return err
+			}
+			if err := notifications.Highlights(ctx, t, e, state, plan); err != nil {
+				return err
+			}
 			return memberLeft(ctx, n.tenants, keys, t, e, plan)
 		},
 	})
@@ -210,8 +219,9 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		},
 	})
 	n.ends(func() error { passing.Close(); return nil })
+	notifications = push.New(push.Options{DB: n.db, Feed: feed, Rooms: rooms, Accounts: accounts, Ephemeral: passing, Tokens: tokens})
 	syncs := clientsync.New(clientsync.Options{Feed: feed, Accounts: accounts, Rooms: rooms, Timeline: history, Tokens: tokens, Encryption: keys,
-		Ephemeral: passing})
+		Ephemeral: passing, Push: notifications})
 	n.stopping = syncs.Close
 	files := media.New(media.Options{DB: n.db, Policy: rules, Log: log, Config: mediaConfig(c), Remote: n.federation})
 	n.ends(func() error { files.Close(); return nil })
@@ -233,6 +243,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	n.router.Add(rooms.Routes()...)
 	n.router.Add(history.Routes()...)
 	n.router.Add(passing.Routes()...)
+	n.router.Add(notifications.Routes()...)
 	n.router.Add(syncs.Routes()...)
 	n.router.Add(keys.Routes()...)
 	n.router.Add(files.Routes()...)

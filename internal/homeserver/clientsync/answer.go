@@ -8,6 +8,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/konsil-health/konsil/internal/homeserver/push"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
 	"github.com/konsil-health/konsil/internal/homeserver/timeline"
 	"github.com/konsil-health/konsil/internal/matrix/id"
@@ -26,6 +27,8 @@ type answer struct {
 	ignored map[id.User]bool
 	// from is the client's position, to the upper bound.
 	from, to int64
+	// counter counts unread events; it is made for the first room that needs it.
+	counter *push.Reader
 	// receipts are the contents of the receipts to be shown, by room.
 	receipts map[int64][]jsontext.Value
 	// moved says that members of a room changed, fresh that the user came to a room.
@@ -141,8 +144,14 @@ func (s *Service) accountData(ctx context.Context, q *query, a *answer, c *chang
 	if err != nil {
 		return err
 	}
+	if err := s.pushRules(ctx, q, a, data); err != nil {
+		return err
+	}
 	for _, d := range data {
 		event := typed{d.Type, d.Content}
+		if d.Type == pushRules && d.Room == "" {
+			continue
+		}
 		if d.Room == "" {
 			if d.Position > a.from && q.filter.AccountData.Type(d.Type) {
 				a.AccountData = a.AccountData.add(event)

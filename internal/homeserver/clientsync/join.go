@@ -58,6 +58,9 @@ func (s *Service) join(ctx context.Context, q *query, a *answer, p *place, citin
 		return err
 	}
 	j.roomState = q.state(state)
+	if err := s.unread(ctx, q, a, p, j); err != nil {
+		return err
+	}
 	a.fresh = a.fresh || p.fresh
 	a.room().Join[p.Room.ID] = j
 	return nil

@@ -12,6 +12,7 @@ import (
 	"github.com/konsil-health/konsil/internal/homeserver/account"
 	"github.com/konsil-health/konsil/internal/homeserver/encryption"
 	"github.com/konsil-health/konsil/internal/homeserver/ephemeral"
+	"github.com/konsil-health/konsil/internal/homeserver/push"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
 	"github.com/konsil-health/konsil/internal/homeserver/timeline"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
@@ -26,6 +27,7 @@ type Options struct {
 	Tokens     *timeline.Tokens
 	Encryption *encryption.Service
 	Ephemeral  *ephemeral.Service
+	Push       *push.Service
 }
 
 // Service answers /sync for all tenants of a node. It is safe for concurrent use.
