@@ -24,7 +24,7 @@ run: build ## Start the demonstration network (ARGS=--fresh empties its data)
 	@./konsil demo $(ARGS)
 
 build: needs-go ## Build ./konsil
-	@s=$$(date +%s); $(GO) build -trimpath -o konsil ./cmd/konsil && echo "built ./konsil in $$(($$(date +%s)-s)) s"
+	@s=$$(date +%s); $(GO) build $(TAGS) -trimpath -o konsil ./cmd/konsil && echo "built ./konsil in $$(($$(date +%s)-s)) s"
 
 test: check shortfuzz oracle tests ## Everything that CI runs: format, vet, staticcheck, short fuzzing, oracles, tests
 

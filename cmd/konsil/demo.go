@@ -22,6 +22,7 @@ type demoCommand struct {
 	Port    int    `default:"8480" help:"Port on 127.0.0.1 for every client. A busy one is named and the next free one taken."`
 	Fresh   bool   `help:"Empty the folder first."`
 	Entries int    `default:"2000" help:"Invented directory entries beside the cast."`
+	Tour    bool   `help:"Walk through a whole consultation in a network of its own, print each step, and stop."`
 	Verbose bool   `short:"v" help:"Show the log of all parts."`
 }
 
@@ -30,13 +31,16 @@ const demoMark = "konsil-demo"
 
 // Run runs the network until the context ends.
 func (c *demoCommand) Run(ctx context.Context) error {
-	folder, err := c.folder()
-	if err != nil {
-		return err
-	}
 	var log *slog.Logger
 	if c.Verbose {
 		log = observe.NewLogger(observe.LogOptions{Output: os.Stderr, Level: slog.LevelInfo})
+	}
+	if c.Tour {
+		return walkTour(ctx, log)
+	}
+	folder, err := c.folder()
+	if err != nil {
+		return err
 	}
 	fmt.Printf("Starting the demonstration network in %s\n", folder)
 	n, err := demo.Start(ctx, demo.Options{Folder: folder, Port: c.Port, Entries: c.Entries, Log: log, Steps: os.Stdout})

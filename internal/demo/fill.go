@@ -160,6 +160,14 @@ func (n *Network) addPeople(ctx context.Context, o Organisation) error {
 	return nil
 }
 
+// Admit makes the accounts of an organisation that has registered itself, as its administrator would, and puts them into the directory.
+func (n *Network) Admit(ctx context.Context, o Organisation) error {
+	if err := n.addPeople(ctx, o); err != nil {
+		return err
+	}
+	return n.state.save()
+}
+
 // User returns the Matrix id of one of the cast.
 func (n *Network) User(server id.Server, login string) (id.User, bool) {
 	u, ok := n.state.Users[string(server)+" "+login]

@@ -222,6 +222,11 @@ func (p *Provider) halt() error {
 	return <-p.ended
 }
 
+// Registration is the address of the provider's registration service.
+func (p *Provider) Registration() string {
+	return "http://" + p.Server.ClientAddress() + "/registration"
+}
+
 // Restart stops the provider's cell and starts it again on the same database and addresses.
 func (p *Provider) Restart(ctx context.Context) error {
 	if err := p.halt(); err != nil {
@@ -251,20 +256,24 @@ func (p *Provider) config() (*config.Config, error) {
 	}
 	text := fmt.Appendf(nil, `environment: demo
 policy: ti
+roles: [homeserver, registration]
 data: %q
 database: {url: %q}
 public_url: %q
 listeners:
-  client: []
+  client: ["127.0.0.1:0"]
   federation: [{address: %q, certificate: %q, key: %q}]
 telematik:
   federation_list: %q
   list_roots: [%q]
   provider: %q
+  directory: %q
+  cards: %q
 presence: false
 logging: {access: false}
 tenants:
-`, p.folder, n.o.Databases[p.index], n.URL, p.federation, certFile, keyFile, n.Central.URL+providerServices+"/FederationList/federationList.jws", n.Central.roots, p.Name)
+`, p.folder, n.o.Databases[p.index], n.URL, p.federation, certFile, keyFile, n.Central.URL+providerServices+"/FederationList/federationList.jws", n.Central.roots, p.Name, n.Central.URL,
+		filepath.Join(n.o.Folder, "central", "cards"))
 	for _, o := range Cast {
 		if o.Provider == p.index {
 			text = fmt.Appendf(text, "  - {name: %q, display_name: %q, telematik_id: %q, insurance: %v}\n", o.Server, o.Name, o.TelematikID, o.Insurance)

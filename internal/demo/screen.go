@@ -30,6 +30,7 @@ func (n *Network) Screen(w io.Writer, folder string) {
 	}
 	fmt.Fprintf(w, `
   Try first: open %s, sign in as Anna Weber, invite Ben Hoffmann of the Klinikum Nord and write to him.
+  Or watch a whole consultation:  konsil demo --tour
   Stop with Ctrl-C.
 `, n.URL)
 }
