@@ -24,6 +24,9 @@ func (l *loader) check(c *Config) error {
 	l.oneOf("policy", c.Policy, PolicyTI, PolicyOpen)
 	for i, r := range c.Roles {
 		l.oneOf(fmt.Sprintf("roles[%d]", i), r, RoleHomeserver, RoleDirectory, RoleFedList, RoleRegistry)
+		if r == RoleDirectory || r == RoleFedList {
+			l.fail(fmt.Sprintf("roles[%d]", i), "role %s runs only in the demonstration (konsil demo) yet", r)
+		}
 	}
 	l.paths(c)
 	l.database(c)
@@ -33,6 +36,7 @@ func (l *loader) check(c *Config) error {
 	l.registration(c)
 	l.registry(c)
 	l.federation(c)
+	l.keyServers(c)
 	l.files(c)
 	if v := c.Rooms.DefaultVersion; v != "" {
 		if _, ok := roomversion.Get(v); !ok {
@@ -232,6 +236,15 @@ func (l *loader) federation(c *Config) {
 	}
 	if retry.Max < retry.First {
 		l.fail("federation.retry.max", "must be at least federation.retry.first")
+	}
+}
+
+// keyServers checks the notaries' names.
+func (l *loader) keyServers(c *Config) {
+	for i, s := range c.Federation.KeyServer {
+		if _, err := id.ParseServer(s); err != nil {
+			l.fail(fmt.Sprintf("federation.key_servers[%d]", i), "%q is no server name", s)
+		}
 	}
 }
 

@@ -134,6 +134,7 @@ type Federation struct {
 	InProcess bool               `key:"in_process"`
 	Timeout   time.Duration      `key:"timeout"`
 	Retry     Retry              `key:"retry"`
+	KeyServer []string           `key:"key_servers"`
 }
 
 // Resolve replaces discovery for one server name.

@@ -103,6 +103,8 @@ func TestErrorsNameKeyAndLine(t *testing.T) {
 		more       []string
 	}{
 		{text: "policy: closed", want: "konsil.yaml:1: policy: \"closed\" is none of ti, open"},
+		{text: "roles:\n  - homeserver\n  - directory", want: "konsil.yaml:3: roles[1]: role directory runs only in the demonstration"},
+		{text: "policy: open\nroles: [homeserver, registration]", want: "roles: role registration is only for policy ti"},
 		{text: "\npolcy: open", want: "konsil.yaml:2: unknown key polcy"},
 		{text: "policy: open\nfederation:\n  timeot: 5s", want: "konsil.yaml:3: unknown key federation.timeot"},
 		{text: "\nresolve: {}", want: "konsil.yaml:2: unknown key resolve (did you mean federation.resolve?)"},

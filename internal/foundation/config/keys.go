@@ -13,7 +13,7 @@ type key struct {
 var keys = []key{
 	{"environment", "development", "`production`, `development` or `demo`. Production refuses demo roots and demo cards and wants a `master_key` of its own."},
 	{"policy", "ti", "`ti`: the rules of the German telematics infrastructure. `open`: an ordinary federating Matrix homeserver."},
-	{"roles", "[homeserver]", "What this node runs: `homeserver`, `directory` (VZD-FHIR), `federation_list`, `registration` (organisations prove themselves by SMC-B)."},
+	{"roles", "[homeserver]", "What this node runs: `homeserver`, `registration` (organisations prove themselves by SMC-B). `directory` (VZD-FHIR) and `federation_list` run only in the demonstration yet."},
 	{"data", "data", "Folder for everything that is kept in files: the SQLite database, media, the generated master key. Relative paths count from the folder in which the program starts."},
 
 	{"database.url", "", "`sqlite:/path/file.db` or `postgres://user:password@host/name`. Empty: `konsil.db` in the data folder."},
@@ -64,6 +64,7 @@ var keys = []key{
 	{"federation.retry.first", "1s", "Wait after the first failure to reach a server."},
 	{"federation.retry.factor", "2", "By what the wait grows with each further failure."},
 	{"federation.retry.max", "1h", "The longest wait. Any valid request from that server ends it."},
+	{"federation.key_servers", "[]", "Servers asked for the keys of servers that do not answer themselves."},
 
 	{"media.folder", "", "Folder for media. Empty: `media` in the data folder."},
 	{"media.max_upload", "100MiB", "Largest file a user may upload."},
