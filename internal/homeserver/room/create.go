@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/go-json-experiment/json"
@@ -364,6 +363,3 @@ func (f *flights) leave(key string) {
 	delete(f.in, key)
 	<-f.sem
 }
-
-// sortedServers returns the keys of a set of servers.
-func sortedServers(set map[id.Server]bool) []id.Server { return slices.Sorted(maps.Keys(set)) }
