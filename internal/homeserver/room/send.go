@@ -38,15 +38,25 @@ const maxPrevEvents = 10
 
 // Send appends a local user's event and returns its id. A repeated transaction id returns the first event's id (engine rule 5).
 func (s *Service) Send(ctx context.Context, t *tenant.Tenant, d Draft) (id.Event, error) {
+	if d.Txn == nil {
+		return s.send(ctx, t, d)
+	}
+	key := txnKey{t.ID, d.Sender, *d.Txn}
+	if eid, ok := s.txns.GetIfPresent(key); ok {
+		return eid, nil
+	}
 	eid, err := s.send(ctx, t, d)
-	if err == nil || d.Txn == nil {
-		return eid, err
+	if err != nil {
+		// A repeated transaction that memory has forgotten fails above, at the latest by its plan's guard. It is looked up only now: nearly every
+		// request is a new one.
+		first, sentErr := s.sent(ctx, t.ID, d)
+		if sentErr != nil || first == "" {
+			return "", err
+		}
+		eid = first
 	}
-	// A repeated transaction fails above, at the latest by its plan's guard, and is looked up only then: nearly every request is a new one.
-	if first, sentErr := s.sent(ctx, t.ID, d); sentErr == nil && first != "" {
-		return first, nil
-	}
-	return "", err
+	s.txns.Set(key, eid)
+	return eid, nil
 }
 
 func (s *Service) send(ctx context.Context, t *tenant.Tenant, d Draft) (id.Event, error) {

@@ -54,6 +54,7 @@ type Service struct {
 	rooms  *otter.Cache[roomKey, *Room]
 	events *otter.Cache[eventKey, *Event]
 	states *otter.Cache[snapshotKey, snapshot]
+	txns   *otter.Cache[txnKey, id.Event]
 	joins  *flights
 	stager *stager
 }
@@ -73,12 +74,20 @@ type snapshotKey struct {
 	snapshot int64
 }
 
+// txnKey is a client's transaction.
+type txnKey struct {
+	tenant tenant.ID
+	user   id.User
+	Txn
+}
+
 // The caches' sizes: bytes of events, entries of state. eventOverhead is what an event needs beside its JSON.
 const (
 	eventOverhead     = 1 << 10
 	eventCacheBytes   = 32 << 20
 	stateCacheEntries = 1 << 18
 	roomCacheSize     = 50_000
+	txnCacheSize      = 10_000 // what clients repeat, they repeat soon
 )
 
 // New returns the service of a node. Close ends its background work.
@@ -90,6 +99,7 @@ func New(o Options) *Service {
 		Weigher: func(_ eventKey, e *Event) uint32 { return uint32(len(e.JSON()) + eventOverhead) }})
 	s.states = otter.Must(&otter.Options[snapshotKey, snapshot]{MaximumWeight: stateCacheEntries,
 		Weigher: func(_ snapshotKey, sn snapshot) uint32 { return uint32(len(sn.state) + 1) }})
+	s.txns = otter.Must(&otter.Options[txnKey, id.Event]{MaximumSize: txnCacheSize})
 	s.stager = newStager(s)
 	return s
 }
