@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build goolm && e2e
+
+package server
+
+import "github.com/konsil-health/konsil/internal/foundation/httpapi"
+
+// Routes is the node's whole route table, for tests that walk it.
+func (s *Server) Routes() []httpapi.Route { return s.node.router.Routes() }
