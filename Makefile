@@ -55,7 +55,7 @@ oracle: needs-go ## The protocol core against independent implementations (a mod
 
 # Every fuzz target, each for the given time.
 define fuzzall
-@for pkg in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal cmd | xargs -n1 dirname | sort -u); do \
+@for pkg in $$(grep -rlE '^func Fuzz' --include='*_test.go' $(2) | xargs -n1 dirname | sort -u); do \
   case $$pkg in internal/oracle*) continue;; esac; \
   for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$pkg/*_test.go | cut -c6- | sort -u); do \
     $(GO) test $(TAGS) -run '^$$' -fuzz "^$$f\$$" -fuzztime $(1) ./$$pkg >$(TOOLS)/fuzz.log 2>&1 || { cat $(TOOLS)/fuzz.log; exit 1; }; \
@@ -63,13 +63,14 @@ define fuzzall
   done; done
 endef
 
+# In make test the protocol core is fuzzed; the other targets run with their seeds there, and all of them in make fuzz.
 shortfuzz: needs-go
 	@mkdir -p $(TOOLS)
-	$(call fuzzall,$(SHORTFUZZ))
+	$(call fuzzall,$(SHORTFUZZ),internal/matrix)
 
 fuzz: needs-go ## Fuzz every parser for FUZZTIME each
 	@mkdir -p $(TOOLS)
-	$(call fuzzall,$(FUZZTIME))
+	$(call fuzzall,$(FUZZTIME),internal cmd)
 
 bench: build ## Measure (BENCH=send|tenants, DATABASE=sqlite|postgres)
 	@./konsil bench $(BENCH) --database $(DATABASE) $(ARGS)
