@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package tour is one consultation from beginning to end, with real clients and real encryption, in the demonstration network: an institution registers
-// with its card, a physician finds a colleague in the directory and invites her, they prove who they are, exchange messages and a file, a stranger is
-// refused, a provider restarts in the middle, and nothing is lost or doubled. `konsil demo --tour` prints its steps; TestConsultation runs the same ones.
-// It is built with the tag goolm (docs/decisions/0005).
+// Package tour walks through a whole consultation in a demonstration network of its own, with real clients and real encryption, and prints each
+// step: an organisation registers itself with its card, two physicians find, invite, verify and write to each other across two providers, strangers
+// are refused, and a provider is restarted in the middle. `konsil demo --tour` and TestConsultation are the same walk. It needs the build tag goolm;
+// without it the package is empty. It knows the network only as people and organisations do, but for the restart.
 package tour

@@ -123,13 +123,13 @@ func (d *Device) Sync(ctx context.Context, wait time.Duration) error {
 	}
 	for room := range answer.Rooms.Leave {
 		delete(d.invitations, room)
-		d.room(room).Left = true
+		d.room(room).Left, d.room(room).in = true, false
 	}
 	d.Machine.ProcessSyncResponse(ctx, answer, d.since)
 	for room, joined := range answer.Rooms.Join {
 		delete(d.invitations, room)
 		r := d.room(room)
-		r.Left = false
+		r.Left, r.in = false, true
 		if joined.Timeline.Limited && !first {
 			if err := d.fill(ctx, r, joined.Timeline.PrevBatch); err != nil {
 				return err

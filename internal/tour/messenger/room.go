@@ -46,6 +46,7 @@ type Room struct {
 	// Left says that the last the device heard was that it is out.
 	Left bool
 
+	in    bool // a sync has said so, and brought the state
 	known map[id.EventID]bool
 	start string // the token before the oldest message
 }
@@ -194,8 +195,7 @@ func (d *Device) CreateRoom(ctx context.Context, name string, invite ...id.UserI
 	if err != nil {
 		return "", err
 	}
-	// The room's state comes by sync; nothing is sent before its encryption is known.
-	return answer.RoomID, d.Until(ctx, "the new room", func() bool { return d.Encrypted(ctx, answer.RoomID) })
+	return answer.RoomID, d.enter(ctx, answer.RoomID)
 }
 
 // Encrypted says whether the device knows a room to be encrypted.
@@ -215,7 +215,13 @@ func (d *Device) Join(ctx context.Context, room id.RoomID, via ...string) error 
 	if _, err := d.Client.JoinRoom(ctx, room.String(), &mautrix.ReqJoinRoom{Via: via}); err != nil {
 		return fmt.Errorf("join %s: %w", room, err)
 	}
-	return d.Until(ctx, "the joined room", func() bool { return d.Client.StateStore.IsInRoom(ctx, room, d.User()) })
+	return d.enter(ctx, room)
+}
+
+// enter waits until a sync brings the room with its state: nothing is sent before its encryption and its members are known.
+func (d *Device) enter(ctx context.Context, room id.RoomID) error {
+	r := d.room(room)
+	return d.Until(ctx, "the room", func() bool { return r.in })
 }
 
 // Send sends a text, encrypted where the room is.
