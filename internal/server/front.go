@@ -41,7 +41,11 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.Home.ServeHTTP(w, r)
 		return
 	}
-	f.bySubject(r).Handler().ServeHTTP(w, r)
+	if cell := f.bySubject(r); cell != nil {
+		cell.Handler().ServeHTTP(w, r)
+		return
+	}
+	unavailable(w)
 }
 
 // matrixPath says whether a path belongs to a Matrix server rather than to a page.
@@ -57,14 +61,15 @@ func matrixPath(path string) bool {
 // byHost returns the cell that knows the host, or nil.
 func (f *Front) byHost(ctx context.Context, host string) *Server {
 	for _, cell := range f.Cells {
-		if _, err := cell.node.tenants.ByHost(ctx, host); err == nil {
+		if _, err := cell.knows(func(s *tenant.Store) (*tenant.Tenant, error) { return s.ByHost(ctx, host) }); err == nil {
 			return cell
 		}
 	}
 	return nil
 }
 
-// bySubject returns the cell of the tenant that the request's token or user id names, else the first.
+// bySubject returns the cell of the tenant that the request's token or user id names, else the first. It returns nil where a cell that is
+// stopping may be the one: answering for it would tell clients that their token is unknown.
 func (f *Front) bySubject(r *http.Request) *Server {
 	body := peek(r)
 	t, name, found := httpapi.TenantOf(r, userInPath(r.URL.Path), body)
@@ -72,17 +77,34 @@ func (f *Front) bySubject(r *http.Request) *Server {
 		return f.Cells[0]
 	}
 	for _, cell := range f.Cells {
-		var err error
-		if name != "" {
-			_, err = cell.node.tenants.ByName(r.Context(), name)
-		} else {
-			_, err = cell.node.tenants.ByID(r.Context(), t)
-		}
-		if err == nil || !errors.Is(err, tenant.ErrUnknown) {
+		_, err := cell.knows(func(s *tenant.Store) (*tenant.Tenant, error) {
+			if name != "" {
+				return s.ByName(r.Context(), name)
+			}
+			return s.ByID(r.Context(), t)
+		})
+		if err == nil || !errors.Is(err, tenant.ErrUnknown) && !errors.Is(err, errStopping) {
 			return cell
 		}
 	}
+	for _, cell := range f.Cells {
+		if n, leave := cell.enter(); n == nil {
+			return nil
+		} else {
+			leave()
+		}
+	}
 	return f.Cells[0]
+}
+
+// knows asks a cell for a tenant; errStopping when it is stopping.
+func (s *Server) knows(ask func(*tenant.Store) (*tenant.Tenant, error)) (*tenant.Tenant, error) {
+	n, leave := s.enter()
+	if n == nil {
+		return nil, errStopping
+	}
+	defer leave()
+	return ask(n.tenants)
 }
 
 // peek reads the beginning of a small JSON body and puts it back.

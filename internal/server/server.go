@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/konsil-health/konsil/internal/foundation/config"
@@ -38,6 +40,10 @@ type Server struct {
 	node      *node
 	health    *observe.Health
 	listeners []*listener
+
+	mu      sync.Mutex
+	closing bool
+	guests  sync.WaitGroup // requests by way of Handler
 }
 
 // New opens the database, joins all parts and begins to listen; connections wait until [Server.Run]. The caller runs or closes the server.
@@ -75,8 +81,39 @@ func (s *Server) open(ctx context.Context, o Options) error {
 	return s.listen(ctx, o)
 }
 
-// Handler answers requests as the node's client listeners do, for a front that hands requests to several cells.
-func (s *Server) Handler() http.Handler { return s.node.clients() }
+// Handler answers requests as the node's client listeners do, for a front that hands requests to several cells. A node that is stopping answers 503.
+func (s *Server) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n, leave := s.enter()
+		if n == nil {
+			unavailable(w)
+			return
+		}
+		defer leave()
+		n.clients().ServeHTTP(w, r)
+	})
+}
+
+// enter gives the node to a request that came by no listener of its own, nil when it is stopping. The stop waits until the caller leaves.
+func (s *Server) enter() (n *node, leave func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing || s.node == nil {
+		return nil, nil
+	}
+	s.guests.Add(1)
+	return s.node, s.guests.Done
+}
+
+// unavailable says that whoever is meant is away for a moment; a client keeps its session and tries again.
+func unavailable(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Access-Control-Allow-Origin", "*")
+	h.Set("Retry-After", "1")
+	w.WriteHeader(http.StatusServiceUnavailable)
+	io.WriteString(w, `{"errcode":"M_UNKNOWN","error":"The server is restarting."}`) //nolint:errcheck // a client that went away needs no answer
+}
 
 // ClientAddress returns the first client listener's address, with the port that it really has; empty without one.
 func (s *Server) ClientAddress() string { return s.address("client") }
@@ -139,6 +176,10 @@ func (s *Server) Close() error {
 		l.Close()
 	}
 	s.listeners = nil
+	s.mu.Lock()
+	s.closing = true
+	s.mu.Unlock()
+	s.guests.Wait() // they have been told by node.stopping, as what waits at the listeners
 	var err error
 	if s.node != nil {
 		err = s.node.close()
