@@ -92,7 +92,11 @@ func (s *Service) messages(ctx context.Context, r *httpapi.Request) (any, error)
 		return nil, err
 	}
 	q := query{backwards: backwards, limit: min(limit, filter.LimitOr(limit, maxPage)), filter: &filter}
-	if q.to, err = s.place(ctx, v, r.Query("to"), true); err != nil {
+	to, err := s.place(ctx, v, r.Query("to"), true)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.endAt(ctx, v, &q, to); err != nil {
 		return nil, err
 	}
 	from, err := s.place(ctx, v, r.Query("from"), backwards)

@@ -21,43 +21,53 @@ const (
 // query is a page that somebody asks for.
 type query struct {
 	from Place
-	// to ends the page when it is not nil.
+	// to ends the page when it is not nil; paging backwards, events before it are passed over until floor is reached: late events of a fork
+	// may lie among them.
 	to        *Place
+	floor     room.Cursor
 	backwards bool
 	limit     int
 	filter    *EventFilter
 	ignored   map[id.User]bool
 }
 
+// less says whether a place lies before another one.
+func less(a, b room.Cursor) bool {
+	return a.Topological < b.Topological || a.Topological == b.Topological && a.Arrival < b.Arrival
+}
+
 // before says whether an event lies before a place in the room's history.
 func (p Place) before(e *room.Event) bool {
-	c := e.At()
-	if c.Topological > p.Topological || (c.Topological == p.Topological && c.Arrival >= p.Arrival) {
-		return false
-	}
-	return e.Position == 0 || e.Position <= p.UpTo
+	return less(e.At(), p.Cursor) && (e.Position == 0 || e.Position <= p.UpTo)
 }
 
 // after says the opposite for paging forwards, where events up to position After are behind.
 func (p Place) after(e *room.Event) bool {
-	c := e.At()
-	if c.Topological < p.Topological || (c.Topological == p.Topological && c.Arrival <= p.Arrival) {
-		return false
+	return less(p.Cursor, e.At()) && (e.Position == 0 || e.Position > p.After)
+}
+
+// endAt makes a page end at a place; nil does not.
+func (s *Service) endAt(ctx context.Context, v *view, q *query, to *Place) (err error) {
+	if q.to = to; to == nil {
+		return nil
 	}
-	return e.Position == 0 || e.Position > p.After
+	q.floor = to.Cursor
+	if q.backwards && to.UpTo != math.MaxInt64 {
+		q.floor, err = s.rooms.PlaceAfter(ctx, v.t.ID, v.NID, to.UpTo)
+	}
+	return err
 }
 
 // wants says whether an event belongs to the page, and whether the page ends at it.
 func (q *query) wants(e *room.Event) (wanted, end bool) {
 	if q.backwards {
 		if q.to != nil && q.to.before(e) {
-			return false, true
+			return false, !less(q.floor, e.At())
 		}
 		wanted = q.from.before(e)
 	} else {
 		if q.to != nil && !q.to.before(e) {
-			c := e.At()
-			return false, c.Topological > q.to.Topological || (c.Topological == q.to.Topological && c.Arrival >= q.to.Arrival)
+			return false, !less(e.At(), q.to.Cursor)
 		}
 		wanted = q.from.after(e) && (e.Position == 0 || e.Position <= q.from.UpTo)
 	}
@@ -159,7 +169,7 @@ func (s *Service) beforePosition(ctx context.Context, t tenant.ID, roomNID, posi
 		return Place{}, err
 	}
 	if first != nil {
-		if at := first.At(); c.Topological < at.Topological || (c.Topological == at.Topological && c.Arrival < at.Arrival) {
+		if at := first.At(); less(c, at) {
 			c = at
 		}
 	}

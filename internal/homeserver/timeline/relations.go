@@ -58,7 +58,10 @@ func (s *Service) relations(ctx context.Context, r *httpapi.Request) (any, error
 	if err != nil {
 		return nil, err
 	}
-	q := query{to: to, backwards: backwards, limit: limit}
+	q := query{backwards: backwards, limit: limit}
+	if err := s.endAt(ctx, v, &q, to); err != nil {
+		return nil, err
+	}
 	if q.from, err = s.begin(ctx, v, from, backwards); err != nil {
 		return nil, err
 	}
