@@ -16,6 +16,8 @@ const (
 	maxLimit     = 500
 	// maxScan bounds how many events are looked at to find the wanted ones.
 	maxScan = 1000
+	// scanMore is how much further is looked, beyond twice as far as before, when a filter leaves out what was found.
+	scanMore = 10
 )
 
 // window is the newest part of a room's timeline that the client gets, oldest event first.
@@ -44,8 +46,9 @@ func (s *Service) window(ctx context.Context, q *query, a *answer, p *place, fro
 		return w, nil
 	}
 	upper, oldest := to, (*room.Event)(nil)
+	step := max(limit, 1)
 	for scanned := 0; ; {
-		batch, more, err := s.o.Rooms.Timeline(ctx, q.t.ID, p.NID, from, upper, max(limit-len(w.events), 1))
+		batch, more, err := s.o.Rooms.Timeline(ctx, q.t.ID, p.NID, from, upper, step)
 		if err != nil {
 			return w, err
 		}
@@ -53,6 +56,7 @@ func (s *Service) window(ctx context.Context, q *query, a *answer, p *place, fro
 			break
 		}
 		oldest, upper = batch[0], batch[0].Position-1
+		step = min(2*step+scanMore, maxScan/4)
 		scanned += len(batch)
 		wanted, err := s.wanted(ctx, q, a, p, batch)
 		if err != nil {
