@@ -80,6 +80,7 @@ fmt: needs-go ## Format all Go files
 
 docs: needs-go ## Write the generated documentation again
 	@$(GO) run ./cmd/konsil check-config --document >docs/configuration.md
+	@$(GO) test $(TAGS) -count=1 ./internal/server -run '^TestMatrixSupport$$' -write-support
 
 .PHONY: needs-go
 needs-go:

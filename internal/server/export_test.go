@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build goolm && e2e
-
 package server
 
 import "github.com/konsil-health/konsil/internal/foundation/httpapi"
