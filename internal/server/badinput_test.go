@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build goolm && e2e
+//go:build goolm
 
 package server_test
 
@@ -77,10 +77,10 @@ func (w *walker) ask(method, path, host, token string, body []byte) answer {
 	if json.Unmarshal(text, &e) == nil && e.Error != "" {
 		a.errcode = e.Code
 	}
-	if a.status >= 400 && a.errcode == "" && len(text) > 0 {
+	if a.status >= 400 && a.errcode == "" && len(text) > 0 && !(a.status == 401 && strings.Contains(a.body, `"flows"`)) { // user-interactive authentication
 		w.Errorf("%s %s: %d is no standard error: %q", method, path, a.status, text)
 	}
-	if a.status >= 500 {
+	if a.status >= 500 && a.errcode != "M_CONNECTION_FAILED" { // the servers of odd ids do not exist
 		w.Errorf("%s %s with %.200q: %d %s", method, path, body, a.status, text)
 	}
 	return a
@@ -269,7 +269,8 @@ func TestMalformed(t *testing.T) {
 		if whoami := w.anna.Do("GET", "/_matrix/client/v3/account/whoami", nil); whoami["user_id"] != w.anna.User {
 			t.Errorf("afterwards Anna is %v", whoami)
 		}
-		if got := w.anna.Send(w.room, "Es geht noch."); got == "" {
+		another := w.anna.CreateRoom(map[string]any{"preset": "private_chat"}) // the walk has led her out of the first one
+		if got := w.anna.Send(another, "Es geht noch."); got == "" {
 			t.Error("nothing can be sent any more")
 		}
 	})
@@ -314,7 +315,7 @@ func (w *walker) malformed(route httpapi.Route, wrong map[string][]byte) {
 
 // bodiless routes have no body, or an optional one that they need not read.
 func bodiless(r httpapi.Route) bool {
-	for _, part := range []string{"/join", "/leave", "/forget", "/knock", "/get_token", "/openid/", "/receipt/", "/media/v1/create", "/tags/", "/directory/list/", "/upload", "/publicRooms", "/redact/", "/register", "/delete_devices"} {
+	for _, part := range []string{"/join", "/leave", "/forget", "/knock", "/get_token", "/openid/", "/receipt/", "/media/v1/create", "/tags/", "/directory/list/", "/upload", "/publicRooms", "/redact/", "/register", "/delete_devices", "/createRoom"} {
 		if strings.Contains(r.Path, part) {
 			return true
 		}

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build goolm && e2e
+//go:build goolm
 
 package server_test
 
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -98,7 +99,9 @@ func (s story) script() *script {
 	}
 	folder, err := installScript()
 	s.ok(err)
-	node := exec.CommandContext(s.ctx, "node", "client.mjs")
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), storyWithin) // not the test's own: Node ends by the end of its input
+	s.Cleanup(cancel)
+	node := exec.CommandContext(ctx, "node", "client.mjs")
 	node.Dir = folder
 	in, err := node.StdinPipe()
 	s.ok(err)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build goolm && e2e
+//go:build goolm
 
 package server_test
 

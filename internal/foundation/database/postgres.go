@@ -61,6 +61,12 @@ func (d *postgresDialect) retryable(err error) bool {
 	return pgconn.SafeToRetry(err)
 }
 
+// IsNotText says whether PostgreSQL refused a text because it holds a null character (SQLSTATE 22021), which a JSON string of a caller may.
+func IsNotText(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && e.Code == "22021"
+}
+
 func (d *postgresDialect) pipeline(ctx context.Context) (Pipeline, error) {
 	p := &postgresPipeline{config: d.config}
 	return p, p.connect(ctx)

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -59,6 +61,30 @@ func (r *Request) Room() (id.Room, error) {
 	}
 	return room, nil
 }
+
+// readable refuses variables and parameters that are no text (not UTF-8, or with a null character, which PostgreSQL cannot hold) with
+// M_INVALID_PARAM, so that no handler and no database has to.
+func (r *Request) readable() error {
+	for i, v := range r.vars {
+		if !IsText(v) {
+			return mxerror.InvalidParam.With("%s in the path is not readable text", r.route.names[i])
+		}
+	}
+	if r.HTTP.URL.RawQuery == "" {
+		return nil
+	}
+	for name, values := range r.Values() {
+		for _, v := range values {
+			if !IsText(name) || !IsText(v) {
+				return mxerror.InvalidParam.With("the query holds what is not readable text")
+			}
+		}
+	}
+	return nil
+}
+
+// IsText says whether a string is valid UTF-8 without null characters: what every database column takes.
+func IsText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
 // Values returns the query's parameters.
 func (r *Request) Values() url.Values {

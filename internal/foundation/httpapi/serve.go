@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
@@ -53,6 +54,9 @@ func (m *Router) network(ctx context.Context, w http.ResponseWriter, r *Request)
 		return encoded{}, fmt.Errorf("tenant of host: %w", err)
 	}
 	if err := m.route(r, r.HTTP.Method, r.HTTP.URL.EscapedPath()); err != nil {
+		return encoded{}, err
+	}
+	if err := r.readable(); err != nil {
 		return encoded{}, err
 	}
 	r.Tenant, r.Address = t, m.address(r.HTTP)
@@ -270,6 +274,9 @@ func (m *Router) encodeFailure(ctx context.Context, r *Request, err error) encod
 		e := encodeError(mxerror.Unknown.With("the server is stopping or the request was given up"))
 		e.status = http.StatusServiceUnavailable
 		return e
+	}
+	if database.IsNotText(err) {
+		return encodeError(mxerror.InvalidParam.With("a text holds a null character"))
 	}
 	m.logFailure(ctx, r, err)
 	return encodeError(mxerror.Unknown.With("Internal error"))

@@ -89,6 +89,9 @@ func (s *Service) putDevice(ctx context.Context, r *httpapi.Request) (any, error
 	if q.DisplayName == nil {
 		return nil, nil
 	}
+	if !httpapi.IsText(*q.DisplayName) {
+		return nil, mxerror.InvalidParam.With("the display name holds a null character")
+	}
 	if len([]rune(*q.DisplayName)) > maxDeviceName {
 		return nil, mxerror.TooLarge.With("the display name is longer than %d characters", maxDeviceName)
 	}

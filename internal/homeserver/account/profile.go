@@ -182,6 +182,8 @@ func checkField(field string, value jsontext.Value) (string, error) {
 	switch {
 	case text == nil:
 		return "", mxerror.BadJSON.With("%s must be a string", field)
+	case !httpapi.IsText(*text):
+		return "", mxerror.InvalidParam.With("%s holds a null character", field)
 	case field == fieldDisplayName && len([]rune(*text)) > maxDisplayName:
 		return "", mxerror.InvalidParam.With("the display name is longer than %d characters", maxDisplayName)
 	case field == fieldAvatar && *text != "" && !strings.HasPrefix(*text, "mxc://"):

@@ -141,7 +141,7 @@ func (s *Service) keepStates(t tenant.ID, a addition, after, resolved snapshot) 
 func (s *Service) order(ctx context.Context, t tenant.ID, h *head, a addition) (int64, error) {
 	if !a.own {
 		prev, err := s.known(ctx, t, a.event.PrevEvents())
-		return topological(h, prev), err
+		return topological(h, prev, len(a.missing) > 0), err
 	}
 	tips, err := s.tips(ctx, t, h) // what an own event cites
 	if err != nil {
@@ -154,12 +154,19 @@ func (s *Service) order(ctx context.Context, t tenant.ID, h *head, a addition) (
 	return highest + 1, nil
 }
 
-func topological(h *head, prev map[id.Event]*Event) int64 {
+// gapWidth is how many order numbers an event behind a gap leaves free, so that what is later reached backwards from it never gets among what was
+// there before the gap: more than a room has events.
+const gapWidth = 1 << 32
+
+// topological is one more than the greatest number of the prev events; gap says that some of them are missing here.
+func topological(h *head, prev map[id.Event]*Event, gap bool) int64 {
+	if gap {
+		return h.topological + gapWidth
+	}
 	if len(prev) == 0 {
 		return h.topological + 1
 	}
-	n := int64(0)
-	first := true
+	n, first := int64(0), true
 	for _, p := range prev {
 		if first || p.Topological > n {
 			n, first = p.Topological, false

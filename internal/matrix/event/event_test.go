@@ -339,7 +339,11 @@ func TestBuildRefuses(t *testing.T) {
 	} {
 		d := draft(t, "10", "m.room.message", nil, `{}`)
 		change(&d)
-		if _, err := d.Build("x", "ed25519:1", specKey(t)); !errors.Is(err, mxerror.BadJSON) {
+		want := mxerror.BadJSON
+		if d.Type == long || d.StateKey == &long {
+			want = mxerror.TooLarge
+		}
+		if _, err := d.Build("x", "ed25519:1", specKey(t)); !errors.Is(err, want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

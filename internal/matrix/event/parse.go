@@ -145,8 +145,8 @@ func (d *decoder) text(name string, v jsontext.Value) string {
 	if !ok {
 		d.fail("%s is not a string", name)
 	}
-	if len(s) > MaxField {
-		d.fail("%s of %d bytes, at most %d are allowed", name, len(s), MaxField)
+	if len(s) > MaxField && d.err == nil {
+		d.err = mxerror.TooLarge.With("event: %s of %d bytes, at most %d are allowed", name, len(s), MaxField)
 	}
 	return s
 }
