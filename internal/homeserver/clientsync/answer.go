@@ -11,6 +11,7 @@ import (
 	"github.com/konsil-health/konsil/internal/homeserver/push"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
 	"github.com/konsil-health/konsil/internal/homeserver/timeline"
+	"github.com/konsil-health/konsil/internal/matrix/event"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 )
 
@@ -33,6 +34,8 @@ type answer struct {
 	receipts map[int64][]jsontext.Value
 	// moved says that members of a room changed, fresh that the user came to a room.
 	moved, fresh bool
+	// newcomers are users who came into sight by a join, of them or of the reader.
+	newcomers map[id.User]bool
 }
 
 // maxToDevice is how many to-device messages an answer holds.
@@ -78,7 +81,11 @@ func (s *Service) rooms(ctx context.Context, q *query, a *answer, c *changes) er
 		return err
 	}
 	a.to = to
-	if len(list) == 0 {
+	// Who comes and goes in rooms that the filter hides counts for the device lists all the same.
+	for _, p := range list {
+		a.moved = a.moved || p.Position > a.from || slices.ContainsFunc(p.changes, func(c room.StateChange) bool { return c.Key.Type == event.TypeMember })
+	}
+	if list = slices.DeleteFunc(list, func(p place) bool { return !q.filter.room(p.Room.ID) }); len(list) == 0 {
 		return nil
 	}
 	if a.ignored, err = s.o.Timeline.Ignored(ctx, q.t.ID, q.user); err != nil {
@@ -97,7 +104,6 @@ func (s *Service) rooms(ctx context.Context, q *query, a *answer, c *changes) er
 	}
 	for i := range list {
 		p := &list[i]
-		a.moved = a.moved || p.Position > a.from || slices.ContainsFunc(p.changes, func(c room.StateChange) bool { return c.Key.Type == "m.room.member" })
 		switch p.Membership {
 		case "join":
 			err = s.join(ctx, q, a, p, citing)
@@ -119,6 +125,11 @@ func (s *Service) invite(ctx context.Context, q *query, a *answer, p *place) err
 	if err != nil {
 		return err
 	}
+	if len(state) == 0 {
+		if state, err = s.stripped(ctx, q, p); err != nil {
+			return err
+		}
+	}
 	if p.Membership == "knock" {
 		a.room().Knock[p.Room.ID] = &knockedRoom{stripped{state}}
 		return nil
@@ -130,6 +141,23 @@ func (s *Service) invite(ctx context.Context, q *query, a *answer, p *place) err
 	}
 	a.room().Invite[p.Room.ID] = &invitedRoom{stripped{state}}
 	return nil
+}
+
+// stripped makes the stripped state of a room that this server is in: nothing is stored with a knock at such a room.
+func (s *Service) stripped(ctx context.Context, q *query, p *place) ([]jsontext.Value, error) {
+	found, err := s.o.Rooms.Events(ctx, q.t.ID, []id.Event{p.Event})
+	if err != nil {
+		return nil, err
+	}
+	e := found[p.Event]
+	if e == nil || e.Outlier {
+		return []jsontext.Value{}, nil
+	}
+	state, err := s.o.Rooms.StateAfter(ctx, q.t.ID, e)
+	if err != nil {
+		return nil, err
+	}
+	return s.o.Rooms.Stripped(ctx, q.t.ID, state, e.Event)
 }
 
 func (s *Service) accountData(ctx context.Context, q *query, a *answer, c *changes) error {

@@ -30,6 +30,8 @@ type query struct {
 	stateAfter, unstableAfter bool
 	// presence is set_presence.
 	presence string
+	// sent are the member events that a lazily loading client has; nil when it wants them again each time.
+	sent map[uint64]int64
 }
 
 // after says whether the client takes the state after the timeline.
@@ -41,8 +43,8 @@ type changes struct {
 	known bool
 	// rooms have a change of timeline, state or receipts.
 	rooms map[int64]bool
-	// receipts are rooms with a change of receipts.
-	receipts map[int64]bool
+	// receipts are rooms with a change of receipts, own those in which the user's own may have changed.
+	receipts, own map[int64]bool
 	// The rest says that something of the kind concerns the user.
 	ownReceipts, membership, accountData, deviceLists, toDevice, keys bool
 }
@@ -89,8 +91,10 @@ type place struct {
 	room.UserRoom
 	// fresh: the user was not joined all the time since the client's position: it gets the room from the beginning.
 	fresh bool
-	// was: the user was joined at some time since then, for rooms that it has left.
-	was     bool
+	// had: the user was joined at the client's position; was: at some time since then.
+	had, was bool
+	// read: receipts of the user changed, so that the counts may have.
+	read    bool
 	changes []room.StateChange
 }
 
@@ -116,8 +120,8 @@ func (s *Service) places(ctx context.Context, q *query, from, to int64, c *chang
 		}
 		var out []place
 		for _, u := range list {
-			if !u.Forgotten && u.Room.Version != nil && q.filter.room(u.Room.ID) && concerned(q, u, from, c) {
-				out = append(out, place{Room: u.Room, UserRoom: u})
+			if !u.Forgotten && u.Room.Version != nil && concerned(q, u, from, c) {
+				out = append(out, place{Room: u.Room, UserRoom: u, read: c.own[u.Room.NID]})
 			}
 		}
 		slices.SortFunc(out, func(a, b place) int { return int(min(max(a.Position-b.Position, -1), 1)) })
@@ -140,6 +144,7 @@ func (s *Service) userRooms(ctx context.Context, q *query, from int64, c *change
 			}
 		}
 		c.receipts, err = s.o.Ephemeral.RoomsWithReceipts(ctx, q.t.ID, q.user, joined, from, math.MaxInt64)
+		c.own = c.receipts
 		return list, err
 	}
 	if c.ownReceipts {
@@ -147,7 +152,9 @@ func (s *Service) userRooms(ctx context.Context, q *query, from int64, c *change
 		if err != nil {
 			return nil, err
 		}
+		c.own = map[int64]bool{}
 		for _, nid := range own {
+			c.own[nid] = true
 			c.rooms[nid], c.receipts[nid] = true, true
 		}
 	}
@@ -226,9 +233,10 @@ func (s *Service) stateChanges(ctx context.Context, q *query, list []place, from
 			return err
 		}
 		p.fresh = !own
-		for _, eid := range before {
+		for n, eid := range before {
 			if e := events[eid]; e != nil && e.Membership() == "join" {
 				p.was = true
+				p.had = p.had || n == 0
 			} else {
 				p.fresh = true
 			}

@@ -4,6 +4,7 @@ package clientsync
 
 import (
 	"context"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -18,7 +19,7 @@ import (
 // join adds a room that the user is joined to at the upper bound, if there is anything to say about it.
 func (s *Service) join(ctx context.Context, q *query, a *answer, p *place, citing map[int64]bool) error {
 	from := a.from
-	if p.fresh {
+	if p.fresh && !p.had { // who was away between has what was before
 		from = 0
 	}
 	w, err := s.window(ctx, q, a, p, from, a.to, citing)
@@ -27,9 +28,11 @@ func (s *Service) join(ctx context.Context, q *query, a *answer, p *place, citin
 	}
 	whole := p.fresh || q.fullState
 	j := &joinedRoom{fresh: p.fresh}
-	members := memberChanges(p.changes)
+	if err := s.newcomers(ctx, q, a, p); err != nil {
+		return err
+	}
 	var final room.State
-	if whole || members {
+	if whole || renames(p.changes) {
 		if final, err = s.o.Rooms.StateAtPosition(ctx, q.t.ID, p.Room, a.to); err != nil {
 			return err
 		}
@@ -51,7 +54,7 @@ func (s *Service) join(ctx context.Context, q *query, a *answer, p *place, citin
 	for _, content := range a.receipts[p.NID] {
 		j.Ephemeral = j.Ephemeral.add(typed{ephemeral.EDUReceipt, content})
 	}
-	if !whole && len(state) == 0 && len(w.events) == 0 && !w.limited && j.Summary == nil && j.Ephemeral == nil {
+	if !whole && !p.read && len(state) == 0 && len(w.events) == 0 && !w.limited && j.Summary == nil && j.Ephemeral == nil {
 		return nil
 	}
 	if j.Timeline, err = s.batch(ctx, q, a, p, w, a.to); err != nil {
@@ -108,13 +111,44 @@ func (s *Service) leave(ctx context.Context, q *query, a *answer, p *place, citi
 	return nil
 }
 
-func memberChanges(changes []room.StateChange) bool {
-	for _, c := range changes {
-		if c.Key.Type == event.TypeMember {
-			return true
+// renames says whether changes may have changed what a room is called or how many are in it.
+func renames(changes []room.StateChange) bool {
+	return slices.ContainsFunc(changes, func(c room.StateChange) bool {
+		return c.Key.Type == event.TypeMember || c.Key.StateKey == "" && (c.Key.Type == "m.room.name" || c.Key.Type == "m.room.canonical_alias")
+	})
+}
+
+// newcomers notes whose presence the reader has not been told, because they have had no room in common.
+func (s *Service) newcomers(ctx context.Context, q *query, a *answer, p *place) error {
+	if q.initial || !q.filter.Presence.Type(ephemeral.EDUPresence) {
+		return nil
+	}
+	var users []id.User
+	if p.fresh {
+		var err error
+		if users, err = s.o.Rooms.JoinedUsers(ctx, q.t.ID, p.NID); err != nil {
+			return err
 		}
 	}
-	return false
+	for _, c := range p.changes {
+		if c.Key.Type != event.TypeMember || p.fresh {
+			continue
+		}
+		found, err := s.o.Rooms.Events(ctx, q.t.ID, []id.Event{c.Old, c.New})
+		if err != nil {
+			return err
+		}
+		if is, was := found[c.New], found[c.Old]; is != nil && is.Membership() == "join" && (was == nil || was.Membership() != "join") {
+			users = append(users, id.User(c.Key.StateKey))
+		}
+	}
+	for _, u := range users {
+		if a.newcomers == nil {
+			a.newcomers = map[id.User]bool{}
+		}
+		a.newcomers[u] = u != q.user
+	}
+	return nil
 }
 
 // batch converts a window of events into the timeline of a room's section.

@@ -103,10 +103,16 @@ func (s *Service) presence(ctx context.Context, q *query, a *answer) error {
 		return nil
 	}
 	events, err := s.o.Ephemeral.PresenceSince(ctx, q.t.ID, q.user, s.counter(q))
+	if err != nil {
+		return err
+	}
 	for _, e := range events {
+		delete(a.newcomers, e.Sender)
+	}
+	for _, e := range append(events, s.o.Ephemeral.PresenceOf(q.t.ID, a.newcomers)...) {
 		if q.filter.Presence.Sender(e.Sender) {
 			a.Presence = a.Presence.add(e)
 		}
 	}
-	return err
+	return nil
 }

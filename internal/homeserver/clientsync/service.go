@@ -33,6 +33,8 @@ type Options struct {
 // Service answers /sync for all tenants of a node. It is safe for concurrent use.
 type Service struct {
 	o Options
+	// members are the member events that lazy clients have.
+	members *sentMembers
 	// closing ends what waits.
 	closing context.Context
 	close   context.CancelFunc
@@ -40,7 +42,7 @@ type Service struct {
 
 // New returns the service.
 func New(o Options) *Service {
-	s := &Service{o: o}
+	s := &Service{o: o, members: newSentMembers()}
 	s.closing, s.close = context.WithCancel(context.Background())
 	return s
 }
@@ -96,6 +98,8 @@ func (s *Service) handle(ctx context.Context, r *httpapi.Request) (any, error) {
 			}
 		}
 		answer.NextBatch = s.o.Tokens.Stream(q.t.ID, answer.token)
+		s.members.record(q, answer)
+		answer.trim(q.filter.EventFields)
 		return answer.reply, s.countKeys(ctx, q, answer.reply)
 	}
 }
@@ -131,11 +135,14 @@ func (s *Service) read(ctx context.Context, r *httpapi.Request) (*query, time.Du
 		q.initial = false
 		if q.since.Epoch != r.Tenant.Epoch { // answered as a gap (engine rule 7)
 			q.initial, q.gap, q.since = true, true, timeline.StreamToken{}
+		} else if q.since.Device != timeline.DeviceSum(q.user, q.device) {
+			q.since.ToDevice = 0 // what another device has received says nothing about this one
 		}
 	}
 	if q.initial || q.fullState {
 		wait = 0
 	}
+	s.members.begin(q)
 	return q, time.Duration(wait) * time.Millisecond, nil
 }
 

@@ -109,7 +109,7 @@ func (s *Service) lazyMembers(ctx context.Context, d *delta, shown map[id.Event]
 		return err
 	}
 	for k := range needed {
-		if eid := state[k]; picked[k] == "" && eid != "" && (d.q.after() || !shown[eid]) {
+		if eid := state[k]; picked[k] == "" && eid != "" && (d.q.after() || !shown[eid]) && !s.members.has(d.q, eid) {
 			picked[k] = eid
 		}
 	}

@@ -80,7 +80,7 @@ func (s *Service) window(ctx context.Context, q *query, a *answer, p *place, fro
 			break
 		}
 	}
-	if p.fresh && oldest != nil && oldest.Type() != event.TypeCreate {
+	if from == 0 && p.fresh && oldest != nil && oldest.Type() != event.TypeCreate {
 		w.limited = true // the room is older than what this server has of it
 	}
 	return w, nil

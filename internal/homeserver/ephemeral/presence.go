@@ -263,6 +263,23 @@ type PresenceEvent struct {
 	Content presenceContent `json:"content"`
 }
 
+// PresenceOf returns the presence of some users as far as it is known here; the caller knows who may see it.
+func (s *Service) PresenceOf(t tenant.ID, users map[id.User]bool) []PresenceEvent {
+	if !s.o.Presence || len(users) == 0 {
+		return nil
+	}
+	s.presence.mu.Lock()
+	defer s.presence.mu.Unlock()
+	var out []PresenceEvent
+	for u, wanted := range users {
+		if state := s.presence.users[t][u]; wanted && state != nil {
+			out = append(out, PresenceEvent{EDUPresence, u, state.content(s.o.Now())})
+		}
+	}
+	slices.SortFunc(out, func(a, b PresenceEvent) int { return cmp.Compare(a.Sender, b.Sender) })
+	return out
+}
+
 // PresenceSince returns the presence of those who share a room with the user, as far as it changed after a counter of this node.
 func (s *Service) PresenceSince(ctx context.Context, t tenant.ID, user id.User, since uint64) ([]PresenceEvent, error) {
 	s.presence.mu.Lock()

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package clientsync
+
+import (
+	"hash/maphash"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+
+	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/homeserver/room"
+	"github.com/konsil-health/konsil/internal/matrix/event"
+	"github.com/konsil-health/konsil/internal/matrix/id"
+)
+
+const (
+	// lazyDevices and lazyMembers bound what is remembered of lazily loading clients; who is forgotten gets member events again.
+	lazyDevices = 2000
+	lazyMembers = 500
+	lazyFor     = time.Hour
+)
+
+// sentMembers remembers which member events a lazily loading client has, so that it is not told of every sender each time (client-server API,
+// "Lazy-loading room members"). What an answer brought counts once the client comes back with that answer's token: one that comes with an
+// earlier token has lost the answer. It is a cache, and forgetting is safe.
+type sentMembers struct {
+	devices *otter.Cache[deviceKey, *deviceMembers]
+	seed    maphash.Seed
+}
+
+type deviceKey struct {
+	tenant tenant.ID
+	user   id.User
+	device id.Device
+}
+
+// deviceMembers are what one device has: the position of the answer by member event.
+type deviceMembers struct {
+	mu   sync.Mutex
+	sent map[uint64]int64
+}
+
+func newSentMembers() *sentMembers {
+	return &sentMembers{seed: maphash.MakeSeed(), devices: otter.Must(&otter.Options[deviceKey, *deviceMembers]{MaximumSize: lazyDevices,
+		ExpiryCalculator: otter.ExpiryAccessing[deviceKey, *deviceMembers](lazyFor)})}
+}
+
+// of says whether members are remembered for a query at all.
+func (m *sentMembers) of(q *query) (deviceKey, bool) {
+	f := &q.filter.Room.State
+	return deviceKey{q.t.ID, q.user, q.device}, q.device != "" && f.LazyLoadMembers
+}
+
+// begin finds what the client has shown to have.
+func (m *sentMembers) begin(q *query) {
+	key, ok := m.of(q)
+	if !ok {
+		return
+	}
+	if q.initial {
+		m.devices.Invalidate(key)
+		return
+	}
+	d, ok := m.devices.GetIfPresent(key)
+	if !ok {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	maps.DeleteFunc(d.sent, func(_ uint64, at int64) bool { return at > q.since.Position })
+	if !q.filter.Room.State.IncludeRedundantMembers {
+		q.sent = maps.Clone(d.sent)
+	}
+}
+
+// has says whether the client has a member event.
+func (m *sentMembers) has(q *query, eid id.Event) bool {
+	if q.sent == nil {
+		return false
+	}
+	_, ok := q.sent[m.sum(eid)]
+	return ok
+}
+
+func (m *sentMembers) sum(eid id.Event) uint64 { return maphash.String(m.seed, string(eid)) }
+
+// record notes the member events of an answer that is about to be sent.
+func (m *sentMembers) record(q *query, a *answer) {
+	key, ok := m.of(q)
+	if !ok || a.Rooms == nil || a.to <= q.since.Position {
+		return
+	}
+	var sums []uint64
+	note := func(events []any) {
+		for _, e := range events {
+			if c, ok := e.(*room.ClientEvent); ok && c.Type == event.TypeMember && c.StateKey != nil {
+				sums = append(sums, m.sum(c.EventID))
+			}
+		}
+	}
+	for _, j := range a.Rooms.Join {
+		note(j.Timeline.Events)
+		note(j.stateEvents())
+	}
+	if len(sums) == 0 {
+		return
+	}
+	d, ok := m.devices.GetIfPresent(key)
+	if !ok {
+		d, _ = m.devices.SetIfAbsent(key, &deviceMembers{sent: map[uint64]int64{}})
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.sent)+len(sums) > lazyMembers {
+		clear(d.sent)
+	}
+	for _, s := range sums[:min(len(sums), lazyMembers)] {
+		if _, ok := d.sent[s]; !ok {
+			d.sent[s] = a.token.Position
+		}
+	}
+}
+
+// stateEvents are the events of a section's state, in whichever form.
+func (r *roomState) stateEvents() []any {
+	for _, l := range []*list{r.State, r.StateAfter, r.UnstableAfter} {
+		if l != nil {
+			return l.Events
+		}
+	}
+	return nil
+}
