@@ -330,9 +330,9 @@ func TestAccountDataInSync(t *testing.T) {
 		own := V3 + "/user/" + url.PathEscape(string(ben.ID))
 		anna.Invite(room, ben)
 		ben.Do("PUT", own+"/rooms/"+url.PathEscape(room)+"/account_data/org.room", M{"a": 1}).OK(nil)
-		b := ben.Sync("")
+		ben.Sync("")
 		ben.Join(room)
-		b = ben.Sync("")
+		b := ben.Sync("")
 		if e := b.Events("rooms", "join", room, "account_data", "events"); len(e) != 1 || e[0]["type"] != "org.room" {
 			t.Errorf("account data of a new room: %v", e)
 		}
