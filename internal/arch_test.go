@@ -53,6 +53,7 @@ var order = []string{
 	"internal/homeserver/account",
 	"internal/homeserver/appservice",
 	"internal/homeserver/room",
+	"internal/homeserver/space",
 	"internal/homeserver/timeline",
 	"internal/homeserver/ephemeral",
 	"internal/homeserver/encryption",

@@ -29,6 +29,7 @@ import (
 	"github.com/konsil-health/konsil/internal/homeserver/media"
 	"github.com/konsil-health/konsil/internal/homeserver/push"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
+	"github.com/konsil-health/konsil/internal/homeserver/space"
 	"github.com/konsil-health/konsil/internal/homeserver/timeline"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/telematik/fedlist"
@@ -202,6 +203,8 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	n.ends(func() error { rooms.Close(); return nil })
 	n.ends(func() error { n.federation.Close(); return nil })
 	feed.SetMembers(rooms.WaitingMembers)
+	spaces := space.New(space.Options{Rooms: rooms, Remote: n.federation.Hierarchy})
+	n.federation.Spaces = spaces
 	tokens := timeline.NewTokens(ring)
 	history := timeline.New(timeline.Options{Rooms: rooms, Accounts: accounts, Tokens: tokens})
 	keys = encryption.New(encryption.Options{
@@ -241,6 +244,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	n.router.Authenticate(accounts, n.federation)
 	n.router.Add(accounts.Routes()...)
 	n.router.Add(rooms.Routes()...)
+	n.router.Add(spaces.Routes()...)
 	n.router.Add(history.Routes()...)
 	n.router.Add(passing.Routes()...)
 	n.router.Add(notifications.Routes()...)

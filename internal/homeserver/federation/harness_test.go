@@ -31,6 +31,7 @@ import (
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/policy"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
+	"github.com/konsil-health/konsil/internal/homeserver/space"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
 )
@@ -127,6 +128,7 @@ type cell struct {
 	feed      *stream.Feed
 	committer *stream.Committer
 	rooms     *room.Service
+	spaces    *space.Service
 	fed       *Service
 	router    *httpapi.Router
 	front     *front
@@ -196,6 +198,8 @@ func newCell(t testing.TB, set setting, names ...id.Server) *cell {
 	c.rooms = room.New(room.Options{DB: db, Committer: c.committer, Feed: c.feed, Keyring: ring, Tenants: c.tenants, Policy: set.policy, Log: log,
 		Remote: c.fed, Stored: c.fed.Relay})
 	c.fed.SetRooms(c.rooms)
+	c.spaces = space.New(space.Options{Rooms: c.rooms, Remote: c.fed.Hierarchy})
+	c.fed.Spaces = c.spaces
 	c.feed.SetMembers(c.rooms.WaitingMembers)
 	c.router.Authenticate(nil, c.fed)
 	c.router.Add(c.fed.Routes()...)

@@ -56,6 +56,7 @@ func (s *Service) Routes() []httpapi.Route {
 		signed(http.MethodGet, v1+"/query/directory", s.queryDirectory),
 		signed(http.MethodGet, v1+"/publicRooms", s.publicRooms),
 		signed(http.MethodPost, v1+"/publicRooms", s.publicRooms),
+		signed(http.MethodGet, v1+"/hierarchy/{roomId}", s.getHierarchy),
 		signed(http.MethodGet, v1+"/user/devices/{userId}", s.userDevices),
 		signed(http.MethodPost, v1+"/user/keys/query", s.userKeysQuery),
 		signed(http.MethodPost, v1+"/user/keys/claim", s.userKeysClaim),

@@ -17,6 +17,7 @@ import (
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/policy"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
+	"github.com/konsil-health/konsil/internal/homeserver/space"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 )
 
@@ -34,6 +35,8 @@ type Options struct {
 	Router *httpapi.Router
 	// Rooms is the rooms of the node. Room needs federation first (its Remote), so it may also come later, by SetRooms.
 	Rooms *room.Service
+	// Spaces shows rooms to servers that are not in them. It comes after New, since it stands on Rooms.
+	Spaces *space.Service
 
 	// Profile answers a local user's public profile fields; mxerror.NotFound when there is no such user.
 	Profile func(ctx context.Context, t *tenant.Tenant, user id.User) (map[string]jsontext.Value, error)

@@ -9,9 +9,11 @@ import (
 	"strings"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/matrix/canonicaljson"
 	"github.com/konsil-health/konsil/internal/matrix/event"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
@@ -142,48 +144,89 @@ func (s *Service) handlePutVisibility(ctx context.Context, r *httpapi.Request) (
 
 // PublicRoom is an entry of the public room directory.
 type PublicRoom struct {
-	RoomID           id.Room  `json:"room_id"`
-	Name             string   `json:"name,omitzero"`
-	Topic            string   `json:"topic,omitzero"`
-	CanonicalAlias   id.Alias `json:"canonical_alias,omitzero"`
-	AvatarURL        string   `json:"avatar_url,omitzero"`
-	JoinedMembers    int      `json:"num_joined_members"`
-	WorldReadable    bool     `json:"world_readable"`
-	GuestsCanJoin    bool     `json:"guest_can_join"`
-	JoinRule         string   `json:"join_rule,omitzero"`
-	RoomType         string   `json:"room_type,omitzero"`
-	RoomVersion      string   `json:"room_version,omitzero"`
-	Encryption       string   `json:"encryption,omitzero"`
-	HistoryVisible   string   `json:"-"`
-	AllowedRooms     []string `json:"allowed_room_ids,omitempty"`
-	joinRulesContent joinRules
+	RoomID         id.Room  `json:"room_id"`
+	Name           string   `json:"name,omitzero"`
+	Topic          string   `json:"topic,omitzero"`
+	CanonicalAlias id.Alias `json:"canonical_alias,omitzero"`
+	AvatarURL      string   `json:"avatar_url,omitzero"`
+	JoinedMembers  int      `json:"num_joined_members"`
+	WorldReadable  bool     `json:"world_readable"`
+	GuestsCanJoin  bool     `json:"guest_can_join"`
+	JoinRule       string   `json:"join_rule,omitzero"`
+	RoomType       string   `json:"room_type,omitzero"`
+	RoomVersion    string   `json:"room_version,omitzero"`
+	Encryption     string   `json:"encryption,omitzero"`
+	AllowedRooms   []string `json:"allowed_room_ids,omitempty"`
+}
+
+// readJoinRules reads m.room.join_rules: the rule, which is invite where none is given, and the rooms whose members a restricted room lets in.
+func readJoinRules(content jsontext.Value) (rule string, allowed []string) {
+	rule = "invite"
+	var c struct {
+		Rule  string         `json:"join_rule"`
+		Allow jsontext.Value `json:"allow"`
+	}
+	if json.Unmarshal(content, &c) != nil || c.Rule == "" {
+		return rule, nil
+	}
+	if rule = c.Rule; rule != "restricted" && rule != "knock_restricted" {
+		return rule, nil
+	}
+	var conditions []struct {
+		Type string `json:"type"`
+		Room string `json:"room_id"`
+	}
+	if json.Unmarshal(c.Allow, &conditions) != nil {
+		return rule, nil
+	}
+	for _, a := range conditions {
+		if _, err := id.ParseRoom(a.Room); err == nil && a.Type == "m.room_membership" {
+			allowed = append(allowed, a.Room)
+		}
+	}
+	return rule, allowed
+}
+
+// plainTopic reads m.room.topic: the plain text among its representations, else the topic itself.
+func plainTopic(content jsontext.Value) string {
+	var c struct {
+		Rich struct {
+			Text []struct {
+				Body string `json:"body"`
+				Type string `json:"mimetype"`
+			} `json:"m.text"`
+		} `json:"m.topic"`
+	}
+	if json.Unmarshal(content, &c) == nil {
+		for _, t := range c.Rich.Text {
+			if t.Type == "" || t.Type == "text/plain" {
+				return t.Body
+			}
+		}
+	}
+	return stringField(content, "topic")
 }
 
 // Describe summarises a room for directories.
 func (s *Service) Describe(ctx context.Context, t tenant.ID, r *Room) (PublicRoom, error) {
-	p := PublicRoom{RoomID: r.ID, RoomVersion: r.Version.ID}
+	p := PublicRoom{RoomID: r.ID, RoomVersion: r.Version.ID, JoinRule: "invite"}
 	state, err := s.CurrentState(ctx, t, r)
 	if err != nil {
 		return p, err
 	}
 	fields := map[string]func(*Event){
 		"m.room.name":            func(e *Event) { p.Name = stringField(e.Content(), "name") },
-		"m.room.topic":           func(e *Event) { p.Topic = stringField(e.Content(), "topic") },
+		"m.room.topic":           func(e *Event) { p.Topic = plainTopic(e.Content()) },
 		"m.room.canonical_alias": func(e *Event) { p.CanonicalAlias = id.Alias(stringField(e.Content(), "alias")) },
 		"m.room.avatar":          func(e *Event) { p.AvatarURL = stringField(e.Content(), "url") },
 		"m.room.encryption":      func(e *Event) { p.Encryption = stringField(e.Content(), "algorithm") },
 		"m.room.create":          func(e *Event) { p.RoomType = stringField(e.Content(), "type") },
 		"m.room.guest_access":    func(e *Event) { p.GuestsCanJoin = stringField(e.Content(), "guest_access") == "can_join" },
 		"m.room.history_visibility": func(e *Event) {
-			p.HistoryVisible = stringField(e.Content(), "history_visibility")
-			p.WorldReadable = p.HistoryVisible == worldReadable
+			p.WorldReadable = stringField(e.Content(), "history_visibility") == worldReadable
 		},
 		"m.room.join_rules": func(e *Event) {
-			_ = json.Unmarshal(e.Content(), &p.joinRulesContent)
-			p.JoinRule = p.joinRulesContent.JoinRule
-			for _, a := range p.joinRulesContent.Allow {
-				p.AllowedRooms = append(p.AllowedRooms, string(a.RoomID))
-			}
+			p.JoinRule, p.AllowedRooms = readJoinRules(e.Content())
 		},
 	}
 	for typ, read := range fields {
@@ -195,9 +238,47 @@ func (s *Service) Describe(ctx context.Context, t tenant.ID, r *Room) (PublicRoo
 			read(e)
 		}
 	}
-	users, err := s.JoinedUsers(ctx, t, r.NID)
-	p.JoinedMembers = len(users)
+	err = s.DB.QueryRow(ctx, "SELECT COUNT(*) FROM membership WHERE tenant = $1 AND room = $2 AND membership = 'join'", int64(t), r.NID).Scan(&p.JoinedMembers)
 	return p, err
+}
+
+// DescribeStripped summarises a room of which only the stripped state of an invite or a knock is known here.
+func DescribeStripped(room id.Room, version string, entries []jsontext.Value) PublicRoom {
+	p := PublicRoom{RoomID: room, RoomVersion: version, JoinRule: "invite"}
+	for _, raw := range entries {
+		content := canonicaljson.Get(raw, "content")
+		switch canonicaljson.GetString(raw, "type") {
+		case "m.room.name":
+			p.Name = stringField(content, "name")
+		case "m.room.topic":
+			p.Topic = plainTopic(content)
+		case "m.room.avatar":
+			p.AvatarURL = stringField(content, "url")
+		case "m.room.canonical_alias":
+			p.CanonicalAlias = id.Alias(stringField(content, "alias"))
+		case "m.room.encryption":
+			p.Encryption = stringField(content, "algorithm")
+		case "m.room.create":
+			p.RoomType = stringField(content, "type")
+		case "m.room.join_rules":
+			p.JoinRule, p.AllowedRooms = readJoinRules(content)
+		case "m.room.member":
+			if stringField(content, "membership") == "join" {
+				p.JoinedMembers++
+			}
+		}
+	}
+	return p
+}
+
+// Federates says whether users of other servers may be in a room that the tenant is in (m.federate).
+func (s *Service) Federates(ctx context.Context, t tenant.ID, r *Room) (bool, error) {
+	state, err := s.CurrentState(ctx, t, r)
+	if err != nil {
+		return false, err
+	}
+	create, err := s.StateEvent(ctx, t, state, event.Key{Type: "m.room.create"})
+	return err == nil && create != nil && !notFederated(create.Content()), err
 }
 
 // PublicQuery is what the directory is asked for.

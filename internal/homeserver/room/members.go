@@ -114,9 +114,18 @@ func (s *Service) JoinedServers(ctx context.Context, t tenant.ID, roomNID int64)
 
 // ServerInRoom says whether a user of the server is joined to the room.
 func (s *Service) ServerInRoom(ctx context.Context, t tenant.ID, roomNID int64, server id.Server) (bool, error) {
+	return s.serverHas(ctx, t, roomNID, server, "join")
+}
+
+// ServerInvited says whether a user of the server is invited to the room.
+func (s *Service) ServerInvited(ctx context.Context, t tenant.ID, roomNID int64, server id.Server) (bool, error) {
+	return s.serverHas(ctx, t, roomNID, server, "invite")
+}
+
+func (s *Service) serverHas(ctx context.Context, t tenant.ID, roomNID int64, server id.Server, membership string) (bool, error) {
 	var n int64
-	err := s.DB.QueryRow(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM membership WHERE tenant = $1 AND room = $2 AND membership = 'join'
-		AND user_id LIKE $3 ESCAPE '!' LIMIT 1) AS found`, int64(t), roomNID, "%:"+escapeLike(string(server))).Scan(&n)
+	err := s.DB.QueryRow(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM membership WHERE tenant = $1 AND room = $2 AND membership = $4
+		AND user_id LIKE $3 ESCAPE '!' LIMIT 1) AS found`, int64(t), roomNID, "%:"+escapeLike(string(server)), membership).Scan(&n)
 	return n > 0, err
 }
 
