@@ -43,6 +43,7 @@ var order = []string{
 	"internal/foundation/config",
 	"internal/foundation/observe",
 	"internal/foundation/database",
+	"internal/foundation/cache",
 	"internal/foundation/tenant",
 	"internal/foundation/keyring",
 	"internal/foundation/stream",
@@ -275,6 +276,9 @@ func TestFiles(t *testing.T) {
 			if slices.Contains([]string{"utils", "util", "common", "types", "helpers", "misc"}, part) {
 				t.Errorf("%s lies in a drawer named %s", path, part)
 			}
+		}
+		if bytes.Contains(text, []byte("*otter.Cache[")) && !strings.HasSuffix(path, "_test.go") {
+			t.Errorf("%s holds otter's own type: hold a cache.Cache, package cache says why", path)
 		}
 		for _, imp := range file.Imports {
 			if imp.Path.Value == `"C"` {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/maypok86/otter/v2"
 
+	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/matrix/id"
@@ -31,7 +32,7 @@ const MasterSize = 32
 type Ring struct {
 	db     *database.DB
 	master []byte
-	keys   *otter.Cache[tenant.ID, Key]
+	keys   cache.Cache[tenant.ID, Key]
 }
 
 // Key is a tenant's current signing key.

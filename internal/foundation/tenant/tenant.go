@@ -18,6 +18,7 @@ import (
 
 	"github.com/maypok86/otter/v2"
 
+	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 )
@@ -71,7 +72,7 @@ const cacheTTL = 5 * time.Second
 // Store reads and creates tenants. It is safe for concurrent use.
 type Store struct {
 	db    *database.DB
-	byKey *otter.Cache[string, *Tenant] // nil values are tenants known not to be there
+	byKey cache.Cache[string, *Tenant] // nil values are tenants known not to be there
 	// made counts creations, so that a look from before one is not remembered after it.
 	made atomic.Int64
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/maypok86/otter/v2"
 
+	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
 	"github.com/konsil-health/konsil/internal/matrix/event"
@@ -27,7 +28,7 @@ const (
 // "Lazy-loading room members"). What an answer brought counts once the client comes back with that answer's token: one that comes with an
 // earlier token has lost the answer. It is a cache, and forgetting is safe.
 type sentMembers struct {
-	devices *otter.Cache[deviceKey, *deviceMembers]
+	devices cache.Cache[deviceKey, *deviceMembers]
 	seed    maphash.Seed
 }
 

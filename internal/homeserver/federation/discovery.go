@@ -18,6 +18,7 @@ import (
 
 	"github.com/maypok86/otter/v2"
 
+	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 )
 
@@ -73,8 +74,8 @@ type resolver struct {
 	wellKnown     *http.Client
 	now           func() time.Time
 
-	delegations *otter.Cache[string, delegation]
-	targets     *otter.Cache[id.Server, cachedTarget]
+	delegations cache.Cache[string, delegation]
+	targets     cache.Cache[id.Server, cachedTarget]
 	dnsSilent   atomic.Int64 // ms since the epoch until which no service record is asked for
 }
 

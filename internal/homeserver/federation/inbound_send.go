@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
@@ -41,7 +42,7 @@ type incoming struct {
 	flight singleflight.Group
 	count  atomic.Int64 // of stored results, for the occasional clean-up
 	// failures counts how often an event has failed us, so that one that always does is given up at last.
-	failures *otter.Cache[failedEvent, int]
+	failures cache.Cache[failedEvent, int]
 }
 
 type failedEvent struct {

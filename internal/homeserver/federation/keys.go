@@ -15,6 +15,7 @@ import (
 	"github.com/maypok86/otter/v2"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/keyring"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
@@ -93,8 +94,8 @@ type keys struct {
 	askNotary func(ctx context.Context, notary, server id.Server) ([]byte, error)
 	notaries  []id.Server
 
-	cache  *otter.Cache[keyName, verifyKey]
-	asked  *otter.Cache[id.Server, int64] // ms of the last attempt
+	cache  cache.Cache[keyName, verifyKey]
+	asked  cache.Cache[id.Server, int64] // ms of the last attempt
 	flight singleflight.Group
 }
 

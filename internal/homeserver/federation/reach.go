@@ -11,6 +11,7 @@ import (
 
 	"github.com/maypok86/otter/v2"
 
+	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 )
@@ -26,7 +27,7 @@ type reach struct {
 
 	mu   sync.Mutex
 	down map[id.Server]*outage
-	up   *otter.Cache[id.Server, struct{}]
+	up   cache.Cache[id.Server, struct{}]
 }
 
 // outage is the back-off of one unreachable host.

@@ -12,6 +12,7 @@ import (
 	"github.com/maypok86/otter/v2"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/matrix/canonicaljson"
 	"github.com/konsil-health/konsil/internal/matrix/event"
 	"github.com/konsil-health/konsil/internal/matrix/id"
@@ -33,7 +34,7 @@ const maxSignatures = 4
 // verified remembers signatures that were found valid, whichever transport brought them: neighbours in one cell and servers that pass on the
 // same event do not verify it again. The key covers the event id, the server, the key id and the signature itself (engine rule 18).
 type verified struct {
-	cache *otter.Cache[[sha256.Size]byte, struct{}]
+	cache cache.Cache[[sha256.Size]byte, struct{}]
 }
 
 func newVerified() *verified {

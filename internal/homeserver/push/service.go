@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/maypok86/otter/v2"
 
+	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
@@ -36,7 +37,7 @@ type Options struct {
 // Service is the push slice of a node. It is safe for concurrent use and keeps only caches.
 type Service struct {
 	o      Options
-	counts *otter.Cache[countKey, counted]
+	counts cache.Cache[countKey, counted]
 }
 
 // countCacheSize is how many counts (one per user and room) stay in memory.

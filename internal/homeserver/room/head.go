@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/maypok86/otter/v2"
 
+	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/matrix/canonicaljson"
@@ -84,7 +85,7 @@ func (r *roster) set(me id.Server, u id.User, joined bool) {
 // heads holds the slots of rooms in use. A slot that the cache drops while somebody holds it stays valid for its holder: the guard of the
 // plan decides (two slots of one room are like two nodes).
 type heads struct {
-	cache *otter.Cache[headKey, *slot]
+	cache cache.Cache[headKey, *slot]
 }
 
 type headKey struct {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/maypok86/otter/v2"
 
+	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/keyring"
 	"github.com/konsil-health/konsil/internal/foundation/stream"
@@ -51,10 +52,10 @@ type Service struct {
 	Options
 	now    func() time.Time
 	heads  *heads
-	rooms  *otter.Cache[roomKey, *Room]
-	events *otter.Cache[eventKey, *Event]
-	states *otter.Cache[snapshotKey, snapshot]
-	txns   *otter.Cache[txnKey, id.Event]
+	rooms  cache.Cache[roomKey, *Room]
+	events cache.Cache[eventKey, *Event]
+	states cache.Cache[snapshotKey, snapshot]
+	txns   cache.Cache[txnKey, id.Event]
 	joins  *flights
 	stager *stager
 }
