@@ -8,6 +8,7 @@ import (
 
 	"github.com/maypok86/otter/v2"
 
+	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
 	"github.com/konsil-health/konsil/internal/matrix/id"
@@ -25,8 +26,8 @@ type Service struct {
 	Options
 	now func() time.Time
 	// answers are what other servers said lately, walks the places where pages of a hierarchy ended. Both may be lost at any time.
-	answers *otter.Cache[answerKey, answer]
-	walks   *otter.Cache[walkKey, *walk]
+	answers cache.Cache[answerKey, answer]
+	walks   cache.Cache[walkKey, *walk]
 }
 
 type answerKey struct {
