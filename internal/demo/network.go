@@ -4,7 +4,6 @@ package demo
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +17,6 @@ import (
 	"time"
 
 	"github.com/konsil-health/konsil/internal/foundation/config"
-	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/server"
 	"github.com/konsil-health/konsil/internal/server/authority"
 )
@@ -110,8 +108,7 @@ func (n *Network) start(ctx context.Context) error {
 		n.Providers[i] = &Provider{Name: Providers[i], network: n, index: i, folder: folder, federation: listeners[i].Addr().String()}
 	}
 	err = n.step("central services: directory, cards, federation list", func() (err error) {
-		n.Central, err = startCentral(ctx, filepath.Join(o.Folder, "central"), o.Databases[2], n.log("central"),
-			userInfo(n.address, &tls.Config{RootCAs: n.authority.Pool(), MinVersion: tls.VersionTLS12}))
+		n.Central, err = n.startCentral(ctx, filepath.Join(o.Folder, "central"), o.Databases[2])
 		if err != nil {
 			return err
 		}
@@ -165,16 +162,6 @@ func listen(port int) (net.Listener, error) {
 		}
 	}
 	return nil, fmt.Errorf("ports %d to %d are all in use; choose another with --port", port, port+49)
-}
-
-// address returns where a server of the network is reached by other servers.
-func (n *Network) address(name id.Server) (string, bool) {
-	for _, o := range append(Cast[:len(Cast):len(Cast)], Newcomer) {
-		if o.Server == name {
-			return n.Providers[o.Provider].federation, true
-		}
-	}
-	return "", false
 }
 
 // Close stops everything, the front first.
@@ -265,15 +252,16 @@ listeners:
   federation: [{address: %q, certificate: %q, key: %q}]
 telematik:
   federation_list: %q
-  list_roots: [%q]
+  list_roots: [%q, %q]
   provider: %q
+  provider_token: %q
   directory: %q
   cards: %q
 presence: false
 logging: {access: false}
 tenants:
-`, p.folder, n.o.Databases[p.index], n.URL, p.federation, certFile, keyFile, n.Central.URL+providerServices+"/FederationList/federationList.jws", n.Central.roots, p.Name, n.Central.URL,
-		filepath.Join(n.o.Folder, "central", "cards"))
+`, p.folder, n.o.Databases[p.index], n.URL, p.federation, certFile, keyFile, n.Central.listURL(), n.Central.listRoots()[0], n.Central.listRoots()[1],
+		p.Name, providerToken(p.Name), n.Central.URL, n.Central.cards())
 	for _, o := range Cast {
 		if o.Provider == p.index {
 			text = fmt.Appendf(text, "  - {name: %q, display_name: %q, telematik_id: %q, insurance: %v}\n", o.Server, o.Name, o.TelematikID, o.Insurance)

@@ -39,6 +39,16 @@ func (l *listener) serve() error {
 
 // listen opens all listeners, so that a busy port is an error before anything runs.
 func (s *Server) listen(ctx context.Context, o Options) error {
+	if s.config.IsCentral() {
+		for i, c := range s.config.Listeners.Central {
+			if err := s.add(ctx, "central", c, nth(o.Central, i), s.node.central.handler); err != nil {
+				return err
+			}
+		}
+	}
+	if !s.config.HasRole(config.RoleHomeserver) {
+		return s.listenOperator(ctx)
+	}
 	for i, c := range s.config.Listeners.Client {
 		if err := s.add(ctx, "client", c, nth(o.Client, i), s.node.clients()); err != nil {
 			return err
@@ -49,6 +59,10 @@ func (s *Server) listen(ctx context.Context, o Options) error {
 			return err
 		}
 	}
+	return s.listenOperator(ctx)
+}
+
+func (s *Server) listenOperator(ctx context.Context) error {
 	if a := s.config.Listeners.Operator; a != "" {
 		return s.add(ctx, "operator", config.Listener{Address: a}, nil, s.operator())
 	}

@@ -28,8 +28,8 @@ const (
 type Options struct {
 	// Log replaces the configured log.
 	Log *slog.Logger
-	// Client and Federation are listeners used instead of those of the configuration, in its order (tests that must know ports beforehand).
-	Client, Federation []net.Listener
+	// Client, Federation and Central are listeners used instead of those of the configuration, in its order (tests that must know ports beforehand).
+	Client, Federation, Central []net.Listener
 }
 
 // Server is one node.
@@ -142,7 +142,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.node.start()
 	s.health.SetReady(true)
-	s.log.Info("ready", "client", s.ClientAddress(), "federation", s.FederationAddress(), "operator", s.address("operator"), "policy", s.config.Policy)
+	s.log.Info("ready", "client", s.ClientAddress(), "federation", s.FederationAddress(), "central", s.CentralAddress(), "operator", s.address("operator"), "policy", s.config.Policy)
 
 	var err error
 	select {

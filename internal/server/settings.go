@@ -3,6 +3,8 @@
 package server
 
 import (
+	"net/netip"
+
 	"github.com/konsil-health/konsil/internal/foundation/config"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/account"
@@ -10,6 +12,19 @@ import (
 	"github.com/konsil-health/konsil/internal/homeserver/media"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 )
+
+// trustedProxies are the networks whose X-Forwarded-For is believed.
+func trustedProxies(c *config.Config) ([]netip.Prefix, error) {
+	var all []netip.Prefix
+	for _, p := range c.TrustedProxies {
+		prefix, err := netip.ParsePrefix(p)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, prefix)
+	}
+	return all, nil
+}
 
 // The functions below hand each package the part of the configuration that it needs, in its own words.
 

@@ -30,19 +30,27 @@ func (n *node) rules(ctx context.Context, c *config.Config, log *slog.Logger, da
 	if c.Telematik.FederationList == "" {
 		return nil, errors.New("telematik.federation_list: under policy ti the address of the federation list is needed")
 	}
-	trust, err := listTrust(c)
-	if err != nil {
+	if err := n.follow(ctx, c, log); err != nil {
 		return nil, err
+	}
+	return permission.New(permission.Options{Members: n.members, AccountData: data, Log: log}), nil
+}
+
+// follow keeps a copy of the federation list from the node's start to its end.
+func (n *node) follow(ctx context.Context, c *config.Config, log *slog.Logger) error {
+	trust, err := trust(c, "telematik.list_roots", c.Telematik.ListRoots)
+	if err != nil {
+		return err
 	}
 	pool, err := roots(c.CA)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}
-	n.members, err = fedlist.NewConsumer(ctx, fedlist.ConsumerOptions{DB: n.db, URL: c.Telematik.FederationList, Trust: trust, Token: c.Telematik.Provider,
+	n.members, err = fedlist.NewConsumer(ctx, fedlist.ConsumerOptions{DB: n.db, URL: c.Telematik.FederationList, Trust: trust, Token: c.Telematik.ProviderToken,
 		Client: client, Log: log})
 	if err != nil {
-		return nil, fmt.Errorf("federation list: %w", err)
+		return fmt.Errorf("federation list: %w", err)
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan struct{})
@@ -61,23 +69,23 @@ func (n *node) rules(ctx context.Context, c *config.Config, log *slog.Logger, da
 		}
 		return nil
 	})
-	return permission.New(permission.Options{Members: n.members, AccountData: data, Log: log}), nil
+	return nil
 }
 
-// listTrust reads the certificates that the signer of the federation list is checked against; test roots are refused in production.
-func listTrust(c *config.Config) (*certs.Trust, error) {
+// trust reads the certificates that others' certificates are checked against, from the files of a key; test roots are refused in production.
+func trust(c *config.Config, key string, files []string) (*certs.Trust, error) {
 	var anchors, between []*certs.Certificate
-	for _, file := range c.Telematik.ListRoots {
+	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
-			return nil, fmt.Errorf("telematik.list_roots: %w", err)
+			return nil, fmt.Errorf("%s: %w", key, err)
 		}
 		found, err := certs.ParsePEM(text)
 		if err != nil {
-			return nil, fmt.Errorf("telematik.list_roots: %s: %w", file, err)
+			return nil, fmt.Errorf("%s: %s: %w", key, file, err)
 		}
 		if err := card.CheckEnvironment(c.Environment == config.Production, found...); err != nil {
-			return nil, fmt.Errorf("telematik.list_roots: %s: %w", file, err)
+			return nil, fmt.Errorf("%s: %s: %w", key, file, err)
 		}
 		for _, cert := range found {
 			if cert.X509.Subject.String() == cert.X509.Issuer.String() {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/netip"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -46,6 +45,7 @@ type node struct {
 	accounts   *account.Service
 	members    *fedlist.Consumer // nil in plain Matrix mode
 	registry   http.Handler      // nil without role registration
+	central    *central          // nil without a central service
 	starts     []func()
 	stopping   func()         // when the stop begins: answers what waits
 	closes     []func() error // run in reverse
@@ -102,6 +102,9 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	}
 	n.ends(func() error { n.committer.Close(); return nil })
 	n.count()
+	if !c.HasRole(config.RoleHomeserver) { // the central services stand alone
+		return n, n.wireCentral(ctx, c, ring, log)
+	}
 
 	// What may be decided from outside, and the edge that asks it about every request.
 	var accounts *account.Service
@@ -111,13 +114,9 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	var proxies []netip.Prefix
-	for _, p := range c.TrustedProxies {
-		prefix, err := netip.ParsePrefix(p)
-		if err != nil {
-			return nil, err
-		}
-		proxies = append(proxies, prefix)
+	proxies, err := trustedProxies(c)
+	if err != nil {
+		return nil, err
 	}
 	n.router = httpapi.NewRouter(httpapi.Options{
 		Tenants:        n.tenants,
@@ -255,6 +254,12 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	if c.HasRole(config.RoleRegistry) {
 		if n.registry, err = n.registration(c, ring, log); err != nil {
 			return nil, fmt.Errorf("registration: %w", err)
+		}
+	}
+
+	if c.IsCentral() {
+		if err := n.wireCentral(ctx, c, ring, log); err != nil {
+			return nil, err
 		}
 	}
 

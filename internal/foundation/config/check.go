@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,9 +23,6 @@ func (l *loader) check(c *Config) error {
 	l.oneOf("policy", c.Policy, PolicyTI, PolicyOpen)
 	for i, r := range c.Roles {
 		l.oneOf(fmt.Sprintf("roles[%d]", i), r, RoleHomeserver, RoleDirectory, RoleFedList, RoleRegistry)
-		if r == RoleDirectory || r == RoleFedList {
-			l.fail(fmt.Sprintf("roles[%d]", i), "role %s runs only in the demonstration (konsil demo) yet", r)
-		}
 	}
 	l.paths(c)
 	l.database(c)
@@ -35,6 +31,7 @@ func (l *loader) check(c *Config) error {
 	l.masterKey(c)
 	l.registration(c)
 	l.registry(c)
+	l.central(c)
 	l.federation(c)
 	l.keyServers(c)
 	l.files(c)
@@ -46,11 +43,7 @@ func (l *loader) check(c *Config) error {
 	if c.Media.MaxUpload < 1 {
 		l.fail("media.max_upload", "must be at least 1 byte")
 	}
-	if c.PublicURL != "" {
-		if u, err := url.Parse(c.PublicURL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-			l.fail("public_url", "%q is no http or https address", c.PublicURL)
-		}
-	}
+	l.webAddress("public_url", c.PublicURL)
 	l.oneOf("logging.level", c.Logging.Level, "debug", "info", "warn", "error")
 	l.oneOf("logging.format", c.Logging.Format, "text", "json")
 	for i, p := range c.TrustedProxies {
@@ -118,6 +111,9 @@ func (l *loader) listeners(c *Config) {
 		if x.Certificate == "" && !x.Plain {
 			l.fail(path, "needs certificate and key, or plain: true behind a proxy that speaks TLS")
 		}
+	}
+	for i, x := range c.Listeners.Central {
+		l.listener(fmt.Sprintf("listeners.central[%d]", i), x)
 	}
 	if c.Listeners.Operator != "" {
 		l.address("listeners.operator", c.Listeners.Operator)
@@ -208,6 +204,9 @@ func (l *loader) registry(c *Config) {
 	if c.Telematik.Provider == "" {
 		l.fail("telematik.provider", "role registration needs the name by which the federation list knows the provider")
 	}
+	if c.Telematik.ProviderToken == "" {
+		l.fail("telematik.provider_token", "role registration changes the federation list with it")
+	}
 	if !strings.HasSuffix(c.Telematik.FederationList, FederationListPath) {
 		l.fail("telematik.federation_list", "role registration changes the list beside its address, which must end with %s", FederationListPath)
 	}
@@ -249,7 +248,8 @@ func (l *loader) keyServers(c *Config) {
 }
 
 func (l *loader) files(c *Config) {
-	for path, files := range map[string][]string{"ca": c.CA, "telematik.card_roots": c.Telematik.CardRoots, "telematik.list_roots": c.Telematik.ListRoots} {
+	for path, files := range map[string][]string{"ca": c.CA, "telematik.card_roots": c.Telematik.CardRoots, "telematik.list_roots": c.Telematik.ListRoots,
+		"central.entries": c.Central.Entries} {
 		for i, f := range files {
 			l.readable(fmt.Sprintf("%s[%d]", path, i), f)
 		}

@@ -32,6 +32,7 @@ type Config struct {
 	Federation        Federation   `key:"federation"`
 	Media             Media        `key:"media"`
 	Telematik         Telematik    `key:"telematik"`
+	Central           Central      `key:"central"`
 	Logging           Logging      `key:"logging"`
 
 	// Ignored lists variables named KONSIL_… that are no key, worth a warning: they are often misspelt, or set by an orchestrator.
@@ -93,6 +94,7 @@ func (t *Tenant) UnmarshalText(text []byte) error {
 type Listeners struct {
 	Client     []Listener `key:"client"`
 	Federation []Listener `key:"federation"`
+	Central    []Listener `key:"central"`
 	Operator   string     `key:"operator"`
 }
 
@@ -173,7 +175,28 @@ type Telematik struct {
 	CardRoots      []string `key:"card_roots"`
 	ListRoots      []string `key:"list_roots"`
 	Provider       string   `key:"provider"`
+	ProviderToken  string   `key:"provider_token"`
 	Cards          string   `key:"cards"`
+}
+
+// Central holds what concerns the central services of the network: directory and federation list.
+type Central struct {
+	URL       string            `key:"url"`
+	Providers []CentralProvider `key:"providers"`
+	Signers   []Signer          `key:"signers"`
+	Entries   []string          `key:"entries"`
+}
+
+// CentralProvider is a provider as the federation list knows it: its name and the secret that proves it.
+type CentralProvider struct {
+	Name  string `key:"name"`
+	Token string `key:"token"`
+}
+
+// Signer is a component's certificate with its private key.
+type Signer struct {
+	Certificate string `key:"certificate"`
+	Key         string `key:"key"`
 }
 
 // Logging shapes the log.
@@ -196,6 +219,9 @@ func (c *Config) HasRole(role string) bool {
 	}
 	return false
 }
+
+// IsCentral says whether the node runs one of the network's central services.
+func (c *Config) IsCentral() bool { return c.HasRole(RoleDirectory) || c.HasRole(RoleFedList) }
 
 // SoleTenant is the only configured tenant of plain Matrix mode, to which shared hosts then belong; empty with none, several or in TI mode.
 func (c *Config) SoleTenant() id.Server {

@@ -103,7 +103,13 @@ func TestErrorsNameKeyAndLine(t *testing.T) {
 		more       []string
 	}{
 		{text: "policy: closed", want: "konsil.yaml:1: policy: \"closed\" is none of ti, open"},
-		{text: "roles:\n  - homeserver\n  - directory", want: "konsil.yaml:3: roles[1]: role directory runs only in the demonstration"},
+		{text: "roles:\n  - homeserver\n  - directory", want: "central.url: the central services name themselves by it"},
+		{text: "roles: [federation_list]\ncentral: {url: 'http://a'}\nlisteners: {central: [':1']}", want: "central.providers: role federation_list needs"},
+		{text: "roles: [directory]\ncentral: {url: 'http://a'}\nlisteners: {central: [':1']}", want: "telematik.federation_list: role directory asks"},
+		{text: "environment: production\nroles: [federation_list]", want: "central.signers: production signs"},
+		{text: "environment: production\nroles: [directory]", want: "telematik.card_roots: production needs"},
+		{text: "central:\n  providers:\n    - {name: a, token: short}", want: "konsil.yaml:3: central.providers[0].token: must have at least 16"},
+		{text: "central: {url: nowhere}", want: "konsil.yaml:1: central.url: \"nowhere\" is no http"},
 		{text: "policy: open\nroles: [homeserver, registration]", want: "roles: role registration is only for policy ti"},
 		{text: "\npolcy: open", want: "konsil.yaml:2: unknown key polcy"},
 		{text: "policy: open\nfederation:\n  timeot: 5s", want: "konsil.yaml:3: unknown key federation.timeot"},

@@ -5,6 +5,7 @@ package certificate
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/x509/pkix"
 	stdasn1 "encoding/asn1"
@@ -54,9 +55,10 @@ func PersonName(given, family string, units ...string) pkix.Name {
 	}
 }
 
-// Issue signs a certificate. issuer is nil for a self-signed root; signer holds the issuer's key on brainpoolP256r1.
+// Issue signs a certificate. issuer is nil for a self-signed root; signer holds the issuer's key on brainpoolP256r1; the
+// template's key may be on P-256 as well, for components that sign ES256.
 func Issue(t Template, issuer *Certificate, signer crypto.Signer) (*Certificate, error) {
-	if t.Serial == nil || t.Serial.Sign() <= 0 || !brainpool.IsKey(t.Key) || !t.NotAfter.After(t.NotBefore) {
+	if t.Serial == nil || t.Serial.Sign() <= 0 || !knownCurve(t.Key) || !t.NotAfter.After(t.NotBefore) {
 		return nil, errors.New("certificate: template without serial number, key or period")
 	}
 	subject, err := stdasn1.Marshal(t.Subject.ToRDNSequence())
@@ -82,7 +84,7 @@ func Issue(t Template, issuer *Certificate, signer crypto.Signer) (*Certificate,
 		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 			b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 				b.AddASN1ObjectIdentifier(oidECKey)
-				b.AddASN1ObjectIdentifier(oidBrainpool)
+				b.AddASN1ObjectIdentifier(curveOf(t.Key))
 			})
 			b.AddASN1BitString(brainpool.Point(t.Key))
 		})
@@ -180,6 +182,18 @@ func (t Template) extensions(issuerKey *ecdsa.PublicKey) ([]pkix.Extension, erro
 		return nil, err
 	}
 	return append(all, pkix.Extension{Id: oidAdmission, Value: admission}), nil
+}
+
+func knownCurve(key *ecdsa.PublicKey) bool {
+	return brainpool.IsKey(key) || key != nil && key.Curve == elliptic.P256()
+}
+
+// curveOf names a key's curve; Konsil's certificates have one of two.
+func curveOf(key *ecdsa.PublicKey) stdasn1.ObjectIdentifier {
+	if key.Curve == elliptic.P256() {
+		return oidP256
+	}
+	return oidBrainpool
 }
 
 // keyID is a key's identifier: the first 20 bytes of the SHA-256 of its point (RFC 7093, method 1).

@@ -25,6 +25,7 @@ var ErrFormat = errors.New("malformed certificate")
 
 var (
 	oidECKey     = stdasn1.ObjectIdentifier{1, 2, 840, 10045, 2, 1}
+	oidP256      = stdasn1.ObjectIdentifier{1, 2, 840, 10045, 3, 1, 7}
 	oidBrainpool = stdasn1.ObjectIdentifier{1, 3, 36, 3, 3, 2, 8, 1, 1, 7}
 )
 

@@ -18,6 +18,8 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/konsil-health/konsil/internal/health/brainpool"
+	"github.com/konsil-health/konsil/internal/health/certificate"
+	"github.com/konsil-health/konsil/internal/health/jose"
 )
 
 const keyBlock = "EC PRIVATE KEY"
@@ -76,6 +78,53 @@ func decodeKey(text []byte) (*brainpool.PrivateKey, error) {
 		return nil, errors.New("card: not a key of brainpoolP256r1")
 	}
 	return brainpool.NewPrivateKey(scalar)
+}
+
+// p256Signer is a component's signer with a key of the curve P-256 (ES256).
+type p256Signer struct {
+	jose.P256Signer
+	certificate *certificate.Certificate
+}
+
+// Certificate implements [Signer].
+func (s p256Signer) Certificate() *certificate.Certificate { return s.certificate }
+
+// LoadSigner reads a component's certificate and private key from PEM files: brainpoolP256r1 signs BP256R1, P-256 signs ES256.
+func LoadSigner(certificateFile, keyFile string) (Signer, error) {
+	text, err := os.ReadFile(certificateFile)
+	if err != nil {
+		return nil, fmt.Errorf("card: %w", err)
+	}
+	all, err := certificate.ParsePEM(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", certificateFile, err)
+	}
+	if text, err = os.ReadFile(keyFile); err != nil {
+		return nil, fmt.Errorf("card: %w", err)
+	}
+	var signer Signer
+	var public *ecdsa.PublicKey
+	if key, err := decodeP256(text); err == nil {
+		signer, public = p256Signer{jose.P256Signer{Key: key}, all[0]}, &key.PublicKey
+	} else {
+		key, err := decodeKey(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", keyFile, err)
+		}
+		signer, public = newSigner(key, all[0]), key.PublicKey()
+	}
+	if own := all[0].PublicKey(); own == nil || !own.Equal(public) {
+		return nil, fmt.Errorf("card: %s and %s do not belong together", certificateFile, keyFile)
+	}
+	return signer, nil
+}
+
+func decodeP256(text []byte) (*ecdsa.PrivateKey, error) {
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != keyBlock {
+		return nil, errors.New("card: no key in PEM text")
+	}
+	return x509.ParseECPrivateKey(block.Bytes)
 }
 
 // TokenKey returns the P-256 key that a central service signs its access tokens with; the first call draws it and writes it to the file.

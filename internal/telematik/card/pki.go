@@ -3,8 +3,12 @@
 package card
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
@@ -130,11 +134,16 @@ func (p *PKI) pair(path string, issue func(*brainpool.PrivateKey) (*certificate.
 
 // issue fills in serial number, period and key and signs. above is nil for the root.
 func (p *PKI) issue(t certificate.Template, key *brainpool.PrivateKey, years int, above *authority) (*certificate.Certificate, error) {
+	return p.issueFor(t, key.PublicKey(), key, years, above)
+}
+
+// issueFor is issue for a public key; own is the private one, which only the root signs with.
+func (p *PKI) issueFor(t certificate.Template, public *ecdsa.PublicKey, own *brainpool.PrivateKey, years int, above *authority) (*certificate.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 64))
 	if err != nil {
 		return nil, fmt.Errorf("card: serial number: %w", err)
 	}
-	t.Serial, t.Key = serial.Add(serial, big.NewInt(1)), key.PublicKey()
+	t.Serial, t.Key = serial.Add(serial, big.NewInt(1)), public
 	if t.NotBefore.IsZero() {
 		t.NotBefore = p.now().UTC().AddDate(0, 0, -1).Truncate(time.Second)
 	}
@@ -142,7 +151,7 @@ func (p *PKI) issue(t certificate.Template, key *brainpool.PrivateKey, years int
 		t.NotAfter = t.NotBefore.AddDate(years, 0, 0)
 	}
 	if above == nil {
-		return certificate.Issue(t, nil, key)
+		return certificate.Issue(t, nil, own)
 	}
 	return certificate.Issue(t, above.certificate, above.key)
 }
@@ -282,6 +291,38 @@ func (p *PKI) Component(name, role string) (Signer, error) {
 	return newSigner(a.key, a.certificate), nil
 }
 
+// ComponentES256 is [PKI.Component] with a key of the curve P-256.
+func (p *PKI) ComponentES256(name, role string) (Signer, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	path := filepath.Join(p.folder, "components", url.PathEscape(name)+"-es256")
+	if _, err := os.Stat(path + ".key"); errors.Is(err, os.ErrNotExist) {
+		if err := p.issueES256(path, name, role); err != nil {
+			return nil, err
+		}
+	}
+	return LoadSigner(path+".pem", path+".key")
+}
+
+func (p *PKI) issueES256(path, name, role string) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return fmt.Errorf("card: %w", err)
+	}
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		return fmt.Errorf("card: %w", err)
+	}
+	c, err := p.issueFor(componentTemplate(name, role), &key.PublicKey, nil, cardYears, p.authorities[authorityComponent])
+	if err != nil {
+		return err
+	}
+	if err := writeFile(path+".pem", c.PEM()); err != nil { // first, as in pair
+		return err
+	}
+	return writeFile(path+".key", pem.EncodeToMemory(&pem.Block{Type: keyBlock, Bytes: der}))
+}
+
 // ComponentKey returns the key that a component decrypts with, in a pair of its own beside the signer's.
 func (p *PKI) ComponentKey(name, role string) (*brainpool.PrivateKey, error) {
 	p.mu.Lock()
@@ -295,11 +336,15 @@ func (p *PKI) ComponentKey(name, role string) (*brainpool.PrivateKey, error) {
 
 func (p *PKI) component(name, role string) (*authority, error) {
 	return p.pair(filepath.Join(p.folder, "components", url.PathEscape(name)), func(key *brainpool.PrivateKey) (*certificate.Certificate, error) {
-		return p.issue(certificate.Template{
-			Subject: pkix.Name{Country: []string{"DE"}, Organization: []string{organisation}, CommonName: name},
-			Type:    certificate.ServiceSIG, Admission: admission(role, ""),
-		}, key, cardYears, p.authorities[authorityComponent])
+		return p.issue(componentTemplate(name, role), key, cardYears, p.authorities[authorityComponent])
 	})
+}
+
+func componentTemplate(name, role string) certificate.Template {
+	return certificate.Template{
+		Subject: pkix.Name{Country: []string{"DE"}, Organization: []string{organisation}, CommonName: name},
+		Type:    certificate.ServiceSIG, Admission: admission(role, ""),
+	}
 }
 
 // Revoke blocks a certificate for good.

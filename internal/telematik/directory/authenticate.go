@@ -90,7 +90,7 @@ func (s *Service) ownerAuthenticate(w http.ResponseWriter, r *http.Request) {
 		s.sendToken(w, "", err)
 		return
 	}
-	state, err := jose.EncryptDirect(rand.Reader, s.sealed, jose.Header{}, plain)
+	state, err := jose.EncryptDirect(rand.Reader, s.o.StateKey, jose.Header{}, plain)
 	if err != nil {
 		s.sendToken(w, "", err)
 		return
@@ -109,7 +109,12 @@ type signInState struct {
 	Expires  jose.Seconds `json:"exp"`
 }
 
-func (s *Service) redirectURI() string { return s.o.Base + "/signin-gematik-idp-dienst" }
+const signInPath = "/signin-gematik-idp-dienst"
+
+func (s *Service) redirectURI() string { return s.o.Base + signInPath }
+
+// RedirectURIs are the addresses to which an identity provider may send people back to a directory at an address.
+func RedirectURIs(base string) []string { return []string{base + signInPath} }
 
 // signIn is where the identity provider sends the card holder back.
 func (s *Service) signIn(w http.ResponseWriter, r *http.Request) {
@@ -118,7 +123,7 @@ func (s *Service) signIn(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var state signInState
-	_, plain, err := jose.DecryptDirect(r.URL.Query().Get("state"), s.sealed)
+	_, plain, err := jose.DecryptDirect(r.URL.Query().Get("state"), s.o.StateKey)
 	if err == nil {
 		err = jose.Decode(plain, &state)
 	}

@@ -87,7 +87,7 @@ func concepts(system string, all []Concept) []any {
 
 func location(owner, name, street string, p Place) map[string]any {
 	return map[string]any{
-		"resourceType": fhir.Location, "id": resourceID(fhir.Location, owner), "meta": meta("ldap"), "name": name,
+		"resourceType": fhir.Location, "id": resourceID(fhir.Location, owner), "meta": meta("ldap"), "extension": owned(owner), "name": name,
 		"address":  map[string]any{"text": street + ", " + p.PostalCode + " " + p.Town, "line": []any{street}, "city": p.Town, "postalCode": p.PostalCode, "state": p.State, "country": "DE"},
 		"position": map[string]any{"latitude": p.Latitude, "longitude": p.Longitude},
 	}

@@ -24,6 +24,8 @@ type Options struct {
 	Base string
 	// TokenKey signs the tokens that the directory hands out (ES256).
 	TokenKey *ecdsa.PrivateKey
+	// StateKey seals the state of sign-ins, 32 bytes that all nodes share; nil: drawn for this process.
+	StateKey []byte
 	// UserInfo asks a homeserver whose OpenID token it is (server-server API, openid/userinfo). It answers a *mxerror.Error for a wrong token and
 	// any other error when the server cannot be asked.
 	UserInfo func(ctx context.Context, server id.Server, token string) (id.User, error)
@@ -48,8 +50,7 @@ type IDP struct {
 
 // Service is the directory's HTTP side. It is safe for concurrent use.
 type Service struct {
-	o      Options
-	sealed []byte // the key of the state parameter, of this process
+	o Options
 }
 
 // New returns the directory's interfaces.
@@ -60,9 +61,11 @@ func New(o Options) *Service {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	key := make([]byte, 32)
-	rand.Read(key)
-	return &Service{o: o, sealed: key}
+	if o.StateKey == nil {
+		o.StateKey = make([]byte, 32)
+		rand.Read(o.StateKey)
+	}
+	return &Service{o: o}
 }
 
 // Store returns what the service serves.

@@ -28,8 +28,9 @@ const (
 	Retries    = 3
 	FreshFor   = 72 * time.Hour
 	fetchTime  = 10 * time.Second
-	// missInterval bounds how often unknown servers make us ask for a newer list.
+	// Unknown servers make us ask for a newer list at most missBurst times in missInterval, and each of them once.
 	missInterval = time.Second
+	missBurst    = 10
 )
 
 // ErrStale is answered when the list is older than it may be: nobody is a member then.
@@ -62,7 +63,8 @@ type Consumer struct {
 	list       *List
 	members    map[id.Server]Domain
 	fetched    time.Time // when the list was last confirmed
-	asked      time.Time // when it was last asked for, successfully or not
+	window     time.Time // when the misses below began to be counted
+	missed     map[id.Server]bool
 }
 
 // NewConsumer returns a consumer with the list that the cell last verified, if there is one.
@@ -136,13 +138,12 @@ func (c *Consumer) Refresh(ctx context.Context) error {
 }
 
 func (c *Consumer) refresh(ctx context.Context) error {
-	c.mu.Lock()
 	known := int64(-1)
+	c.mu.RLock()
 	if c.list != nil {
 		known = c.list.Version
 	}
-	c.asked = c.o.Now()
-	c.mu.Unlock()
+	c.mu.RUnlock()
 	token, err := c.fetch(ctx, known)
 	if err != nil {
 		return fmt.Errorf("fetch the federation list: %w", err)
@@ -206,7 +207,7 @@ func (c *Consumer) Find(ctx context.Context, server id.Server) (Domain, bool, er
 		return d, true, nil
 	}
 	c.refreshing.Lock()
-	if c.mayAsk() {
+	if c.mayAsk(server) {
 		if err := c.refresh(ctx); err != nil {
 			c.o.Log.Warn("federation list", "error", err)
 		}
@@ -227,10 +228,17 @@ func (c *Consumer) lookup(server id.Server) (d Domain, ok, fresh bool) {
 }
 
 // mayAsk bounds the requests that misses cause.
-func (c *Consumer) mayAsk() bool {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.o.Now().Sub(c.asked) >= missInterval
+func (c *Consumer) mayAsk(server id.Server) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := c.o.Now(); now.Sub(c.window) >= missInterval {
+		c.window, c.missed = now, map[id.Server]bool{}
+	}
+	if c.missed[server] || len(c.missed) >= missBurst {
+		return false
+	}
+	c.missed[server] = true
+	return true
 }
 
 // Member says whether a server is on the list and serves insured people; it implements permission.Members.

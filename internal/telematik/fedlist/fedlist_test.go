@@ -21,6 +21,7 @@ import (
 	"github.com/konsil-health/konsil/internal/health/brainpool"
 	"github.com/konsil-health/konsil/internal/health/certificate"
 	"github.com/konsil-health/konsil/internal/health/jose"
+	"github.com/konsil-health/konsil/internal/telematik/card"
 	"github.com/konsil-health/konsil/internal/telematik/fedlist"
 )
 
@@ -58,8 +59,16 @@ func newPKI(t *testing.T, role string) *pki {
 	return p
 }
 
+// signer is a list signer of this PKI.
+type signer struct {
+	jose.BrainpoolSigner
+	certificate *certificate.Certificate
+}
+
+func (s signer) Certificate() *certificate.Certificate { return s.certificate }
+
 func (p *pki) publisher(db *database.DB) *fedlist.Publisher {
-	return fedlist.NewPublisher(fedlist.PublisherOptions{DB: db, Signer: jose.BrainpoolSigner{Key: p.own}, Certificate: p.signer,
+	return fedlist.NewPublisher(fedlist.PublisherOptions{DB: db, Signers: []card.Signer{signer{jose.BrainpoolSigner{Key: p.own}, p.signer}},
 		Active: func(_ context.Context, tid string) (bool, error) { return tid != "inactive", nil }})
 }
 
@@ -122,12 +131,15 @@ func TestListEndToEnd(t *testing.T) {
 		if s, ok := n.consumer.FindByIK("109500969"); !ok || s != "kasse.example" {
 			t.Fatalf("by IK: %s", s)
 		}
+		if listed, _, err := n.consumer.Member(ctx, "fremd.example"); err != nil || listed {
+			t.Fatalf("stranger: %v %v", listed, err)
+		}
 		before := n.requests.Load()
 		if listed, _, err := n.consumer.Member(ctx, "fremd.example"); err != nil || listed {
 			t.Fatalf("stranger: %v %v", listed, err)
 		}
 		if n.requests.Load() != before {
-			t.Fatal("a second miss within a moment asked the publisher again")
+			t.Fatal("a second miss of the same server within a moment asked the publisher again")
 		}
 		// A newcomer is found by the refresh on a miss (A_25537).
 		if err := n.Add(ctx, "a", fedlist.Domain{Domain: "neu.example", TelematikID: "1-2"}); err != nil {

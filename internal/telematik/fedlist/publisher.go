@@ -13,9 +13,9 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
-	"github.com/konsil-health/konsil/internal/health/certificate"
 	"github.com/konsil-health/konsil/internal/health/jose"
 	"github.com/konsil-health/konsil/internal/matrix/id"
+	"github.com/konsil-health/konsil/internal/telematik/card"
 )
 
 // The refusals of the publisher.
@@ -25,14 +25,15 @@ var (
 	ErrForeign  = errors.New("the domain belongs to another provider")
 	ErrInactive = errors.New("the organisation of this Telematik-ID is not active in the directory")
 	ErrInvalid  = errors.New("invalid domain entry")
+	// ErrAlgorithm names the signature algorithm that this publisher has no key for.
+	ErrAlgorithm = errors.New("the list is not signed with this algorithm")
 )
 
 // PublisherOptions are what the publisher stands on.
 type PublisherOptions struct {
 	DB *database.DB
-	// Signer and Certificate sign the list: C.FD.SIG with the role oid_vzd_ti.
-	Signer      jose.Signer
-	Certificate *certificate.Certificate
+	// Signers sign the list: C.FD.SIG with the role oid_vzd_ti. The first one's algorithm is the default, further ones serve sigAlg.
+	Signers []card.Signer
 	// Active says whether the organisation of a Telematik-ID is active in the directory; nil says so of all.
 	Active func(ctx context.Context, telematikID string) (bool, error)
 }
@@ -42,8 +43,8 @@ type Publisher struct {
 	o PublisherOptions
 
 	mu     sync.Mutex
-	signed string // the newest version's token
-	at     int64  // its version
+	signed map[string]string // the newest version's token by algorithm
+	at     int64             // its version
 }
 
 // NewPublisher returns the publisher of the central services.
@@ -185,6 +186,15 @@ func (p *Publisher) Domains(ctx context.Context, provider string) ([]Domain, err
 	})
 }
 
+// Member says whether a server is on the list and serves insured people, for a neighbour of the publisher that needs no copy.
+func (p *Publisher) Member(ctx context.Context, server id.Server) (listed, insurance bool, err error) {
+	err = p.o.DB.QueryRow(ctx, "SELECT insurance FROM federation_domain WHERE domain = $1", strings.ToLower(string(server))).Scan(&insurance)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, false, nil
+	}
+	return err == nil, insurance, err
+}
+
 // Inactive lists a provider's domains whose organisation is no longer active in the directory (operation federationCheck).
 func (p *Publisher) Inactive(ctx context.Context, provider string) ([]Domain, error) {
 	domains, err := p.Domains(ctx, provider)
@@ -214,16 +224,37 @@ func (p *Publisher) Version(ctx context.Context) (int64, error) {
 	return v, err
 }
 
-// Token returns the signed list, and its version. It is signed once a version.
-func (p *Publisher) Token(ctx context.Context) (string, int64, error) {
+// signer finds the one for an algorithm; "" is the first one's.
+func (p *Publisher) signer(algorithm string) (card.Signer, bool) {
+	for _, s := range p.o.Signers {
+		if algorithm == "" || s.Algorithm() == algorithm {
+			return s, true
+		}
+	}
+	return nil, false
+}
+
+// Token returns the list signed with the default algorithm, and its version.
+func (p *Publisher) Token(ctx context.Context) (string, int64, error) { return p.TokenFor(ctx, "") }
+
+// TokenFor returns the list signed with an algorithm, BP256R1 or ES256, and its version. It is signed once a version. The version is read before
+// the domains, so that a change in between is at worst signed under the version before it, and again under its own.
+func (p *Publisher) TokenFor(ctx context.Context, algorithm string) (string, int64, error) {
+	signer, ok := p.signer(algorithm)
+	if !ok {
+		return "", 0, fmt.Errorf("%w: %.20q", ErrAlgorithm, algorithm)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	version, err := p.Version(ctx)
 	if err != nil {
 		return "", 0, err
 	}
-	if p.signed != "" && p.at == version {
-		return p.signed, version, nil
+	if p.at != version || p.signed == nil {
+		p.signed, p.at = map[string]string{}, version
+	}
+	if token, ok := p.signed[signer.Algorithm()]; ok {
+		return token, version, nil
 	}
 	domains, err := p.Domains(ctx, "")
 	if err != nil {
@@ -233,10 +264,9 @@ func (p *Publisher) Token(ctx context.Context) (string, int64, error) {
 	if err != nil {
 		return "", 0, err
 	}
-	p.signed, err = jose.Sign(jose.Header{Typ: "JWT", X5c: [][]byte{p.o.Certificate.DER()}}, payload, p.o.Signer)
-	p.at = version
-	if err != nil {
-		p.signed = ""
+	token, err := jose.Sign(jose.Header{Typ: "JWT", X5c: [][]byte{signer.Certificate().DER()}}, payload, signer)
+	if err == nil {
+		p.signed[signer.Algorithm()] = token
 	}
-	return p.signed, version, err
+	return token, version, err
 }

@@ -71,7 +71,7 @@ func fail(w http.ResponseWriter, err error) {
 	switch {
 	case errors.Is(err, ErrExists):
 		refuse(w, http.StatusConflict, err.Error())
-	case errors.Is(err, ErrInvalid), errors.Is(err, ErrInactive):
+	case errors.Is(err, ErrInvalid), errors.Is(err, ErrInactive), errors.Is(err, ErrAlgorithm):
 		refuse(w, http.StatusBadRequest, err.Error())
 	case errors.Is(err, ErrForeign):
 		refuse(w, http.StatusForbidden, err.Error())
@@ -83,10 +83,6 @@ func fail(w http.ResponseWriter, err error) {
 }
 
 func (p *Publisher) getList(w http.ResponseWriter, r *http.Request, _ string) {
-	if alg := r.URL.Query().Get("sigAlg"); alg != "" && alg != p.o.Signer.Algorithm() {
-		refuse(w, http.StatusBadRequest, "sigAlg: this publisher signs with "+p.o.Signer.Algorithm()+".")
-		return
-	}
 	known := int64(-1)
 	if v := r.URL.Query().Get("version"); v != "" {
 		n, err := strconv.ParseInt(v, 10, 64)
@@ -96,7 +92,7 @@ func (p *Publisher) getList(w http.ResponseWriter, r *http.Request, _ string) {
 		}
 		known = n
 	}
-	token, version, err := p.Token(r.Context())
+	token, version, err := p.TokenFor(r.Context(), r.URL.Query().Get("sigAlg"))
 	if err != nil {
 		fail(w, err)
 		return

@@ -60,7 +60,7 @@ func newNetwork(t testing.TB, db *database.DB) *network {
 	check(err)
 	n.issuer = idp.New(idp.Options{URL: "https://idp.example", Signer: idpSigner, Key: idpKey, Trust: n.pki.Trust(), Revoked: n.pki.Revoked, Now: n.clock, Used: idp.UsedIn(db),
 		Clients: map[string][]string{"provider-b": {"https://b.example/callback"}, "other": {"https://o.example/callback"}}})
-	n.publisher = fedlist.NewPublisher(fedlist.PublisherOptions{DB: db, Signer: listSigner, Certificate: listSigner.Certificate(), Active: n.directory.Active})
+	n.publisher = fedlist.NewPublisher(fedlist.PublisherOptions{DB: db, Signers: []card.Signer{listSigner}, Active: n.directory.Active})
 	srv := httptest.NewServer(n.publisher.Handler("/tim-provider-services", func(token string) (string, bool) {
 		return map[string]string{"token-b": "B", "token-c": "C"}[token], token == "token-b" || token == "token-c"
 	}))

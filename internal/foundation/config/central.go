@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"fmt"
+	"net/url"
+)
+
+// The shortest tokens of providers: enough that nobody guesses one, and in production what a generator makes.
+const (
+	minToken           = 16
+	minProductionToken = 32
+)
+
+// central checks what the roles directory and federation_list need.
+func (l *loader) central(c *Config) {
+	for i, s := range c.Central.Signers {
+		l.readable(fmt.Sprintf("central.signers[%d].certificate", i), s.Certificate)
+		l.readable(fmt.Sprintf("central.signers[%d].key", i), s.Key)
+	}
+	l.webAddress("central.url", c.Central.URL)
+	l.providers(c)
+	if !c.IsCentral() {
+		return
+	}
+	if c.Policy != PolicyTI {
+		l.fail("roles", "the central services are only for policy ti")
+	}
+	if c.Central.URL == "" {
+		l.fail("central.url", "the central services name themselves by it")
+	}
+	if len(c.Listeners.Central) == 0 {
+		l.fail("listeners.central", "the central services need an address to listen on")
+	}
+	if c.HasRole(RoleFedList) && len(c.Central.Providers) == 0 {
+		l.fail("central.providers", "role federation_list needs the providers that may change the list")
+	}
+	if !c.HasRole(RoleFedList) && c.Telematik.FederationList == "" {
+		l.fail("telematik.federation_list", "role directory asks the federation list who is a member: run role federation_list beside it or name its address")
+	}
+	if c.Environment != Production {
+		return
+	}
+	if c.HasRole(RoleFedList) && len(c.Central.Signers) == 0 {
+		l.fail("central.signers", "production signs the federation list with a certificate of its own")
+	}
+	if c.HasRole(RoleDirectory) && len(c.Telematik.CardRoots) == 0 {
+		l.fail("telematik.card_roots", "production needs the roots of the certificates that prove owners")
+	}
+}
+
+func (l *loader) providers(c *Config) {
+	least := minToken
+	if c.Environment == Production {
+		least = minProductionToken
+	}
+	names, tokens := map[string]bool{}, map[string]bool{}
+	for i, p := range c.Central.Providers {
+		path := fmt.Sprintf("central.providers[%d]", i)
+		switch {
+		case p.Name == "":
+			l.fail(path+".name", "is missing")
+		case names[p.Name]:
+			l.fail(path+".name", "%s is there twice", p.Name)
+		}
+		switch {
+		case len(p.Token) < least:
+			l.fail(path+".token", "must have at least %d characters", least)
+		case tokens[p.Token]:
+			l.fail(path+".token", "another provider has the same")
+		}
+		names[p.Name], tokens[p.Token] = true, true
+	}
+}
+
+// webAddress checks an address that may be absent.
+func (l *loader) webAddress(path, address string) {
+	if address == "" {
+		return
+	}
+	if u, err := url.Parse(address); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		l.fail(path, "%q is no http or https address", address)
+	}
+}
