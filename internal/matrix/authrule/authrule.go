@@ -33,6 +33,9 @@ func (m Map) Get(k event.Key) *event.Event { return m[k] }
 // event: from version 12 on it is implied and must be accepted; before, the one in s wins. Rules about the auth_events
 // list itself are CheckAuthEvents; that join_authorised_via_users_server signed is event.RequiredSigners.
 func Allowed(e *event.Event, s State, create *event.Event) error {
+	if name := e.Oversized(); name != "" {
+		return deny("%s has more than %d bytes", name, event.MaxField)
+	}
 	if e.Type() == event.TypeCreate {
 		return createAllowed(e)
 	}
@@ -48,6 +51,9 @@ func Allowed(e *event.Event, s State, create *event.Event) error {
 	c := check{e: e, v: v, state: s, create: create, info: infoOf(create)}
 	if c.info.federate == no && e.Sender().Server() != create.Sender().Server() {
 		return deny("the room does not federate")
+	}
+	if e.Type() == typeAliases && v.AliasesRule {
+		return c.aliases()
 	}
 	if e.Type() == event.TypeMember {
 		return c.member()
@@ -72,10 +78,36 @@ func Allowed(e *event.Event, s State, create *event.Event) error {
 	if k := e.StateKey(); k != nil && strings.HasPrefix(*k, "@") && *k != string(e.Sender()) {
 		return deny("state key %q belongs to another user", *k)
 	}
-	if e.Type() == event.TypePowerLevels {
+	switch {
+	case e.Type() == event.TypePowerLevels:
 		return c.powerLevels(sender)
+	case e.Type() == event.TypeRedaction && v.RedactionRule:
+		return c.redaction(sender, levels)
 	}
 	return nil
+}
+
+const typeAliases = "m.room.aliases"
+
+// aliases is rule 4 until version 5: each server may list its own aliases, whoever there says so.
+func (c *check) aliases() error {
+	if !c.e.StateKeyIs(string(c.e.Sender().Server())) {
+		return deny("the state key of %s is the sender's server", typeAliases)
+	}
+	return nil
+}
+
+// redaction is rule 11 of versions 1 and 2.
+func (c *check) redaction(sender int64, levels PowerLevels) error {
+	if sender >= levels.Redact() {
+		return nil
+	}
+	_, own, _ := strings.Cut(string(c.e.ID()), ":")
+	_, other, named := strings.Cut(string(c.e.Redacts()), ":")
+	if named && own == other {
+		return nil
+	}
+	return deny("redacting an event of another server needs level %d, sender has %d", levels.Redact(), sender)
 }
 
 // check is one call of Allowed.

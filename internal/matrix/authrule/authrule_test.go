@@ -97,6 +97,10 @@ func (f *fixture) build(typ, stateKey, sender, content string, change ...func(*e
 	for _, c := range change {
 		c(&d)
 	}
+	d.Hashes = map[id.Event]string{} // versions 1 and 2 write them, nobody looks
+	for _, eid := range append(append([]id.Event{}, d.PrevEvents...), d.AuthEvents...) {
+		d.Hashes[eid] = "x"
+	}
 	e, err := d.Build("x", "ed25519:1", testKey)
 	if err != nil {
 		f.t.Fatal(err)
@@ -193,8 +197,12 @@ func TestMembershipForm(t *testing.T) {
 		f.want("needs a state key", f.build(event.TypeMember, member, member, `{}`))
 		f.want("unknown membership", f.build(event.TypeMember, member, member, m("hello")))
 		f.want("unknown membership", f.build(event.TypeMember, member, member, `{"membership":1}`))
-		f.want("not a user id", f.build(event.TypeMember, member, member, `{"membership":"join","join_authorised_via_users_server":1}`))
-		f.want("not a user id", f.build(event.TypeMember, member, member, `{"membership":"leave","join_authorised_via_users_server":"x"}`))
+		reason := "not a user id"
+		if !f.v.RestrictedJoins {
+			reason = "" // a member of the content like any other
+		}
+		f.want(reason, f.build(event.TypeMember, member, member, `{"membership":"join","join_authorised_via_users_server":1}`))
+		f.want(reason, f.build(event.TypeMember, member, member, `{"membership":"leave","join_authorised_via_users_server":"x"}`))
 	})
 }
 
@@ -214,6 +222,12 @@ func TestJoin(t *testing.T) {
 		if f.v.KnockRestricted {
 			rules["knock_restricted"] = byInvite
 		}
+		if !f.v.Knock {
+			rules["knock"] = nobody
+		}
+		if !f.v.RestrictedJoins {
+			rules["restricted"] = nobody
+		}
 		for rule, in := range rules {
 			delete(f.state, joinRulesKey)
 			if rule != "" {
@@ -221,7 +235,7 @@ func TestJoin(t *testing.T) {
 			}
 			for name, who := range map[string]string{"member": member, "invited": invited, "knocker": knocker, "outside": outside} {
 				reason := "join rule"
-				if strings.Contains(rule, "restricted") && (rule == "restricted" || f.v.KnockRestricted) {
+				if strings.Contains(rule, "restricted") && (rule == "restricted" && f.v.RestrictedJoins || f.v.KnockRestricted) {
 					reason = "authorised"
 				}
 				if strings.Contains(in, name) {
@@ -245,7 +259,7 @@ func TestRestrictedJoin(t *testing.T) {
 				return f.build(event.TypeMember, who, who, `{"membership":"join","join_authorised_via_users_server":"`+by+`"}`)
 			}
 			deny := func(reason string) string {
-				if rule == "knock_restricted" && !f.v.KnockRestricted {
+				if rule == "knock_restricted" && !f.v.KnockRestricted || !f.v.RestrictedJoins {
 					return "join rule"
 				}
 				return reason
@@ -283,8 +297,13 @@ func TestInvite(t *testing.T) {
 func TestLeave(t *testing.T) {
 	each(t, func(f *fixture) {
 		leave := func(by, who string) *event.Event { return f.build(event.TypeMember, who, by, m("leave")) }
-		for _, who := range []string{member, invited, knocker, creator} {
+		for _, who := range []string{member, invited, creator} {
 			f.want("", leave(who, who))
+		}
+		if f.v.Knock {
+			f.want("", leave(knocker, knocker))
+		} else {
+			f.want("not in the room", leave(knocker, knocker))
 		}
 		f.want("not in the room", leave(outside, outside))
 		f.want("not in the room", leave(banned, banned))
@@ -325,6 +344,11 @@ func TestBan(t *testing.T) {
 func TestKnock(t *testing.T) {
 	each(t, func(f *fixture) {
 		knock := func(who string) *event.Event { return f.build(event.TypeMember, who, who, m("knock")) }
+		if !f.v.Knock {
+			f.set(event.TypeJoinRules, "", creator, `{"join_rule":"knock"}`)
+			f.want("unknown membership", knock(outside))
+			return
+		}
 		for _, rule := range []string{"public", "invite", "restricted", "private"} {
 			f.set(event.TypeJoinRules, "", creator, `{"join_rule":"`+rule+`"}`)
 			f.want("no knocking", knock(outside))
@@ -404,11 +428,63 @@ func TestSending(t *testing.T) {
 		f.want("", f.build("org.example", "_@mod:x", member, `{}`))
 		f.levels(`"users_default":-1`)
 		f.want("needs level 0", msg(member))
-		f.want("", f.build(event.TypeRedaction, noStateKey, mod, `{}`)) // the redact level is not an authorisation rule
 		// Without power levels the creator has 100 or more, everybody else 0; state needs 50.
 		delete(f.state, powerLevelsKey)
 		f.want("", topic(creator))
 		f.want("needs level 50", topic(mod))
 		f.want("", msg(member))
+	})
+}
+
+// TestRedaction: in versions 1 and 2 the level or the servers in the two ids decide; later redactions are events like others.
+func TestRedaction(t *testing.T) {
+	each(t, func(f *fixture) {
+		redact := func(by, target string) *event.Event {
+			return f.build(event.TypeRedaction, noStateKey, by, `{}`, func(d *event.Draft) { d.Redacts = id.Event(target) })
+		}
+		for target, sameServer := range map[string]bool{"$a:x": true, "$a:y": false, "$a": false, "$hash": false, "": false} { // x signs here
+			f.want("", redact(mod, target))
+			reason := ""
+			if f.v.RedactionRule && !sameServer {
+				reason = "redacting"
+			}
+			f.want(reason, redact(member, target))
+		}
+		f.levels(`"events":{"m.room.redaction":10}`)
+		f.want("needs level 10", redact(member, "$a:x"))
+	})
+}
+
+// TestAliases: until version 5 a server's aliases are its own affair, later m.room.aliases is state like other.
+func TestAliases(t *testing.T) {
+	each(t, func(f *fixture) {
+		aliases := func(by, key string) *event.Event { return f.build("m.room.aliases", key, by, `{"aliases":["#a:y"]}`) }
+		if !f.v.AliasesRule {
+			f.want("needs level 50", aliases(member, "y"))
+			f.want("", aliases(mod, "y"))
+			return
+		}
+		f.want("", aliases(member, "y"))
+		f.want("", aliases(outside, "z")) // members or not
+		f.want("the sender's server", aliases(mod, "y"))
+		f.want("the sender's server", aliases(member, ""))
+		f.want("the sender's server", aliases(member, noStateKey))
+	})
+}
+
+// TestOversized: what older servers counted in characters is taken and rejected.
+func TestOversized(t *testing.T) {
+	each(t, func(f *fixture) {
+		if f.v.StrictFields {
+			return
+		}
+		for _, name := range []string{"type", "state_key"} {
+			raw := signing.Replace(f.build("m.room.topic", "", creator, `{}`).JSON(), name, []byte(`"`+strings.Repeat("ü", 200)+`"`))
+			e, err := event.Parse(f.v, raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.want("more than 255 bytes", e)
+		}
 	})
 }

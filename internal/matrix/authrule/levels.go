@@ -188,10 +188,14 @@ func (l *levels) object(v *roomversion.Version, name string, value jsontext.Valu
 	return m
 }
 
-// readLevel reads one level: a JSON integer, and before version 10 also a string that is one.
+// readLevel reads one level: a JSON integer, before version 10 also a string that is one, and before version 6 any
+// number ("m.room.power_levels events accept values as floats").
 func readLevel(v *roomversion.Version, value jsontext.Value) (int64, bool) {
 	if n, ok := canonicaljson.Int(value); ok || v.IntegerPowerLevels {
 		return n, ok
+	}
+	if value.Kind() == '0' && !v.StrictJSON {
+		return truncated(value)
 	}
 	s, ok := canonicaljson.String(value)
 	if !ok {
@@ -209,6 +213,20 @@ func readLevel(v *roomversion.Version, value jsontext.Value) (int64, bool) {
 	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	return n, err == nil
+}
+
+// truncated is a number without what stands behind its point; numbers beyond all integers are the greatest one.
+func truncated(value jsontext.Value) (int64, bool) {
+	f, err := strconv.ParseFloat(string(value), 64)
+	switch {
+	case err != nil:
+		return 0, false
+	case f >= math.MaxInt64:
+		return math.MaxInt64, true
+	case f <= math.MinInt64:
+		return math.MinInt64, true
+	}
+	return int64(f), true
 }
 
 // powerLevels is the rule about changes of m.room.power_levels (9 until version 11, 10 in version 12).

@@ -3,6 +3,7 @@
 package authrule
 
 import (
+	"math"
 	"testing"
 
 	"github.com/konsil-health/konsil/internal/matrix/event"
@@ -17,7 +18,7 @@ func TestPowerLevelForm(t *testing.T) {
 		f.want("", pl(`{"users":{"@a:x":-9007199254740991},"more":"x","events":{},"notifications":{"room":20}}`))
 		for _, content := range []string{
 			`{"users":[]}`, `{"users":null}`, `{"users":{"nobody":1}}`, `{"users":{"@a:x":null}}`, `{"users":{"@a:x":{}}}`, `{"users":{"@a:x":true}}`,
-			`{"users":{"@a:x":"1.5"}}`, `{"users":{"@a:x":"x"}}`, `{"users":{"@a:x":""}}`, `{"users":{"@a:x":"+-1"}}`, `{"users":{"@a:x":"1 1"}}`, `{"users":{"@a:x":"99999999999999999999"}}`,
+			`{"users":{"@a:x":"1.5"}}`, `{"users":{"@a:x":"x"}}`, `{"users":{"@a:x":""}}`, `{"users":{"@a:x":"+-1"}}`, `{"users":{"@a:x":"1 1"}}`, `{"users":{"@a:x":"99999999999999999999"}}`, `{"users":{"@a:x":"1e2"}}`,
 			`{"ban":"x"}`, `{"ban":{}}`, `{"events":{"x":"y"}}`, `{"events":7}`, `{"notifications":{"room":[]}}`,
 		} {
 			f.want("power levels", pl(content))
@@ -32,6 +33,18 @@ func TestPowerLevelForm(t *testing.T) {
 				reason = "power levels"
 			}
 			f.want(reason, pl(content))
+		}
+		// Before canonical JSON was enforced any number counts, cut at its point.
+		if !f.v.StrictJSON {
+			for number, want := range map[string]int64{"50.57": 50, "-7.9": -7, "5.114698E4": 51146, "1e1": 10, "0.9": 0, "1e300": math.MaxInt64, "-1e300": math.MinInt64, "99999999999999999999": math.MaxInt64} {
+				e := pl(`{"users":{"@a:x":` + number + `},"ban":` + number + `}`)
+				f.want("", e)
+				p, err := ReadPowerLevels(f.v, e, f.create)
+				if err != nil || p.User("@a:x") != want || p.Ban() != want {
+					t.Error(f.v, number, p.User("@a:x"), err)
+				}
+			}
+			f.want("power levels", pl(`{"users":{"@a:x":1e400}}`)) // beyond what a double holds
 		}
 		reason := ""
 		if f.v.PrivilegedCreators {
@@ -58,8 +71,14 @@ func TestPowerLevelChanges(t *testing.T) {
 		f.want("cannot change events", change(mod, `"events":{"m.room.power_levels":0},"notifications":{"room":70},"ban":70,"state_default":50`))
 		f.want("cannot set events", change(mod, `"events":{"m.room.power_levels":0,"high":70,"new":51},"notifications":{"room":70},"ban":70,"state_default":50`))
 		f.want("", change(mod, `"events":{"m.room.power_levels":50,"high":70,"new":50},"notifications":{"room":70},"ban":70,"state_default":50`))
-		f.want("cannot change notifications", change(mod, `"events":{"m.room.power_levels":0,"high":70},"notifications":{"room":1},"ban":70,"state_default":50`))
-		f.want("cannot set notifications", change(mod, `"events":{"m.room.power_levels":0,"high":70},"notifications":{"room":70,"x":60},"ban":70,"state_default":50`))
+		notify := func(reason string) string {
+			if f.v.NotificationLevels {
+				return reason
+			}
+			return ""
+		}
+		f.want(notify("cannot change notifications"), change(mod, `"events":{"m.room.power_levels":0,"high":70},"notifications":{"room":1},"ban":70,"state_default":50`))
+		f.want(notify("cannot set notifications"), change(mod, `"events":{"m.room.power_levels":0,"high":70},"notifications":{"room":70,"x":60},"ban":70,"state_default":50`))
 		f.want("", change(creator, base+`,"kick":100`))
 		reason := "cannot change kick"
 		if f.v.PrivilegedCreators {
@@ -155,7 +174,7 @@ func TestReadPowerLevels(t *testing.T) {
 func TestCreatorOfOldRooms(t *testing.T) {
 	t.Parallel()
 	// Until version 10 content.creator counts, later the sender does.
-	for ver, who := range map[string]id.User{"9": mod, "10": mod, "11": creator} {
+	for ver, who := range map[string]id.User{"1": mod, "9": mod, "10": mod, "11": creator} {
 		f := newFixture(t, ver, `{"creator":"`+mod+`"}`)
 		delete(f.state, powerLevelsKey)
 		p, err := ReadPowerLevels(f.v, nil, f.create)

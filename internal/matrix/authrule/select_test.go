@@ -44,6 +44,9 @@ func TestNeeded(t *testing.T) {
 				got = append(got, names[k])
 			}
 			want := c.want
+			if !f.v.RestrictedJoins {
+				want = strings.TrimSuffix(want, " via")
+			}
 			if !f.v.RoomIDIsHash && c.typ != event.TypeCreate {
 				want = "create " + want
 			}

@@ -5,6 +5,7 @@ package event
 import (
 	"crypto/ed25519"
 	"crypto/sha256"
+	"fmt"
 	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -29,7 +30,11 @@ type Draft struct {
 	// Redacts is the target of a redaction; Build puts it where the version wants it.
 	Redacts                id.Event
 	PrevEvents, AuthEvents []id.Event
-	Depth, Timestamp       int64
+	// Hashes are the reference hashes of PrevEvents and AuthEvents. Only room versions 1 and 2 write them; there each is needed.
+	Hashes map[id.Event]string
+	// ID is the event's id in room versions 1 and 2; empty for one that Build makes. Other versions ignore it.
+	ID               id.Event
+	Depth, Timestamp int64
 	// Unsigned is optional.
 	Unsigned jsontext.Value
 }
@@ -42,13 +47,16 @@ func (d Draft) Build(s id.Server, k id.KeyID, priv ed25519.PrivateKey) (*Event, 
 	if err != nil {
 		return nil, err
 	}
+	if d.Version.EventIDs == roomversion.EventIDInEvent {
+		body = d.named(s, body)
+	}
 	sum := sha256.Sum256(body) // the content hash: nothing that it leaves out is there yet
 	hash := make([]byte, 0, sha256.Size*2)
 	hash = append(hash, `{"sha256":`...)
 	hash = append(canonicaljson.AppendString(hash, signing.Encode(sum[:])), '}')
 	raw := signing.Replace(body, "hashes", hash)
 	if d.Unsigned != nil {
-		u, err := canonicaljson.Canonical(d.Unsigned)
+		u, err := canonical(d.Version, d.Unsigned)
 		if err != nil {
 			return nil, bad("unsigned: %v", err)
 		}
@@ -60,7 +68,20 @@ func (d Draft) Build(s id.Server, k id.KeyID, priv ed25519.PrivateKey) (*Event, 
 	if err != nil {
 		return nil, err
 	}
-	return parseHashed(d.Version, signing.Replace(raw, "signatures", sigs), covered)
+	e, err := parseHashed(d.Version, signing.Replace(raw, "signatures", sigs), covered)
+	if err == nil && e.oversized != "" { // tolerated of others
+		return nil, tooLong(e.oversized)
+	}
+	return e, err
+}
+
+// named adds the id that the draft has, or one made of all that the event says, so that another event never gets it.
+func (d Draft) named(s id.Server, body []byte) []byte {
+	if d.ID == "" {
+		sum := sha256.Sum256(body)
+		d.ID = id.Event("$" + signing.EncodeURL(sum[:]) + ":" + string(s))
+	}
+	return signing.Replace(body, "event_id", canonicaljson.AppendString(nil, string(d.ID)))
 }
 
 // Proto is the template that make_join, make_leave and make_knock hand to the other server, which completes,
@@ -91,7 +112,7 @@ func ParseProto(v *roomversion.Version, raw []byte) (Draft, error) {
 	}
 	return Draft{
 		Version: v, Room: e.room, Type: e.typ, StateKey: e.stateKey, Sender: e.sender, Content: e.content,
-		PrevEvents: e.prev, AuthEvents: e.auth, Depth: e.depth, Timestamp: e.timestamp,
+		PrevEvents: e.prev, AuthEvents: e.auth, Hashes: d.hashes, Depth: e.depth, Timestamp: e.timestamp,
 	}, nil
 }
 
@@ -101,12 +122,12 @@ func (d Draft) body() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d.Depth > canonicaljson.MaxInt {
-		d.Depth = canonicaljson.MaxInt
-	}
+	d.Depth = min(d.Depth, d.Version.MaxDepth())
 	b := make([]byte, 0, len(content)+512+64*(len(d.PrevEvents)+len(d.AuthEvents)))
 	b = append(b, `{"auth_events":`...)
-	b = appendIDs(b, d.AuthEvents)
+	if b, err = d.appendReferences(b, d.AuthEvents); err != nil {
+		return nil, err
+	}
 	b = append(b, `,"content":`...)
 	b = append(b, content...)
 	b = append(b, `,"depth":`...)
@@ -114,7 +135,9 @@ func (d Draft) body() ([]byte, error) {
 	b = append(b, `,"origin_server_ts":`...)
 	b = strconv.AppendInt(b, d.Timestamp, 10)
 	b = append(b, `,"prev_events":`...)
-	b = appendIDs(b, d.PrevEvents)
+	if b, err = d.appendReferences(b, d.PrevEvents); err != nil {
+		return nil, err
+	}
 	if d.Redacts != "" && !d.Version.RedactsInContent {
 		b = appendText(b, "redacts", string(d.Redacts))
 	}
@@ -128,11 +151,7 @@ func (d Draft) body() ([]byte, error) {
 	b = appendText(b, "type", d.Type)
 	b = append(b, '}')
 	// Names and ids come from requests: one look makes sure that they are valid UTF-8 and numbers in range.
-	return checked(b)
-}
-
-func checked(b []byte) ([]byte, error) {
-	c, err := canonicaljson.Canonical(b)
+	c, err := canonical(d.Version, b)
 	if err != nil {
 		return nil, bad("%v", err)
 	}
@@ -145,12 +164,8 @@ func (d Draft) content() ([]byte, error) {
 		if len(d.Content) > 8*MaxSize {
 			return nil, tooLarge(len(d.Content))
 		}
-		canonical := canonicaljson.Canonical
-		if !d.Version.StrictJSON {
-			canonical = canonicaljson.CanonicalLax
-		}
 		var err error
-		if content, err = canonical(d.Content); err != nil {
+		if content, err = canonical(d.Version, d.Content); err != nil {
 			return nil, bad("content: %v", err)
 		}
 		if !canonicaljson.IsObject(content) {
@@ -163,15 +178,27 @@ func (d Draft) content() ([]byte, error) {
 	return content, nil
 }
 
-func appendIDs(b []byte, ids []id.Event) []byte {
+// appendReferences writes event ids; in room versions 1 and 2 each with its event's reference hash.
+func (d Draft) appendReferences(b []byte, ids []id.Event) ([]byte, error) {
+	pairs := d.Version.EventIDs == roomversion.EventIDInEvent
 	b = append(b, '[')
 	for i, e := range ids {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = canonicaljson.AppendString(b, e)
+		if !pairs {
+			b = canonicaljson.AppendString(b, e)
+			continue
+		}
+		hash, ok := d.Hashes[e]
+		if !ok {
+			return nil, fmt.Errorf("event: the reference hash of %s is missing", e)
+		}
+		b = canonicaljson.AppendString(append(b, '['), e)
+		b = canonicaljson.AppendString(append(b, `,{"sha256":`...), hash)
+		b = append(b, '}', ']')
 	}
-	return append(b, ']')
+	return append(b, ']'), nil
 }
 
 func appendText(b []byte, name, value string) []byte {

@@ -53,10 +53,12 @@ type Event struct {
 	hashes     jsontext.Value
 	signatures jsontext.Value
 	unsigned   jsontext.Value
+	oversized  string
 	memo       atomic.Pointer[any]
 }
 
-// ID is the event's id; from room version 3 on it covers everything that redaction keeps.
+// ID is the event's id; from room version 3 on it covers everything that redaction keeps. In versions 1 and 2 its
+// sender chose it, and two events may have the same.
 func (e *Event) ID() id.Event { return e.id }
 
 // Room is the room's id. For a create event from version 12 on it is derived from the event's own id.
@@ -112,6 +114,10 @@ func (e *Event) Unsigned() jsontext.Value { return e.unsigned }
 
 // Version is the version of the event's room.
 func (e *Event) Version() *roomversion.Version { return e.version }
+
+// Oversized names a member of more than 255 bytes that the room version tolerates because it has no more than 255
+// characters: the event has a place in the room's graph and is not allowed. It is "" for all others.
+func (e *Event) Oversized() string { return e.oversized }
 
 // Membership is content.membership of a member event, "" for all other events and when it is not a string.
 func (e *Event) Membership() string { return e.membership }

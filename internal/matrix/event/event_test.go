@@ -78,6 +78,7 @@ func TestSpecificationVectors(t *testing.T) {
 
 func draft(t testing.TB, ver, typ string, stateKey *string, content string) Draft {
 	return Draft{
+		Hashes:  map[id.Event]string{"$p": "aA", "$a": "bB", "$b": "cC", "$target": "dD"},
 		Version: version(t, ver), Room: room(ver), Type: typ, StateKey: stateKey, Sender: "@u:x",
 		Content: []byte(content), PrevEvents: []id.Event{"$p"}, AuthEvents: []id.Event{"$a", "$b"}, Depth: 7, Timestamp: 1234,
 	}
@@ -189,15 +190,16 @@ func TestRedact(t *testing.T) {
 	}{
 		{"m.room.message", nil, `{"body":"x"}`, all(`{}`)},
 		{TypeMember, &user, `{"membership":"join","displayname":"x","join_authorised_via_users_server":"@a:y","third_party_invite":{"display_name":"n","signed":{"token":"t"}}}`,
-			split(`{"join_authorised_via_users_server":"@a:y","membership":"join"}`, `{"join_authorised_via_users_server":"@a:y","membership":"join","third_party_invite":{"signed":{"token":"t"}}}`)},
+			since(`{"membership":"join"}`, 9, `{"join_authorised_via_users_server":"@a:y","membership":"join"}`, 11, `{"join_authorised_via_users_server":"@a:y","membership":"join","third_party_invite":{"signed":{"token":"t"}}}`)},
 		{TypeMember, &user, `{"membership":"join","third_party_invite":{"display_name":"n"}}`, all(`{"membership":"join"}`)},
 		{TypeMember, &user, `{"membership":"join","third_party_invite":7}`, all(`{"membership":"join"}`)},
-		{TypeCreate, &empty, `{"creator":"@u:x","m.federate":true,"room_version":"9"}`, split(`{"creator":"@u:x"}`, `{"creator":"@u:x","m.federate":true,"room_version":"9"}`)},
-		{TypeJoinRules, &empty, `{"join_rule":"restricted","allow":[{"a":1}],"x":1}`, all(`{"allow":[{"a":1}],"join_rule":"restricted"}`)},
+		{TypeCreate, &empty, `{"creator":"@u:x","m.federate":true,"room_version":"9"}`, since(`{"creator":"@u:x"}`, 11, `{"creator":"@u:x","m.federate":true,"room_version":"9"}`)},
+		{TypeJoinRules, &empty, `{"join_rule":"restricted","allow":[{"a":1}],"x":1}`, since(`{"join_rule":"restricted"}`, 8, `{"allow":[{"a":1}],"join_rule":"restricted"}`)},
 		{TypePowerLevels, &empty, `{"ban":1,"events":{},"events_default":2,"invite":3,"kick":4,"notifications":{"room":5},"redact":6,"state_default":7,"users":{},"users_default":8}`,
-			split(`{"ban":1,"events":{},"events_default":2,"kick":4,"redact":6,"state_default":7,"users":{},"users_default":8}`, `{"ban":1,"events":{},"events_default":2,"invite":3,"kick":4,"redact":6,"state_default":7,"users":{},"users_default":8}`)},
+			since(`{"ban":1,"events":{},"events_default":2,"kick":4,"redact":6,"state_default":7,"users":{},"users_default":8}`, 11, `{"ban":1,"events":{},"events_default":2,"invite":3,"kick":4,"redact":6,"state_default":7,"users":{},"users_default":8}`)},
 		{"m.room.history_visibility", &empty, `{"history_visibility":"shared","x":1}`, all(`{"history_visibility":"shared"}`)},
-		{"m.room.aliases", &empty, `{"aliases":["#a:x"]}`, all(`{}`)},
+		{"m.room.aliases", &empty, `{"aliases":["#a:x"],"more":1}`, since(`{"aliases":["#a:x"]}`, 6, `{}`)},
+		{TypeRedaction, nil, `{"redacts":"$x:y","reason":"r"}`, since(`{}`, 11, `{"redacts":"$x:y"}`)},
 	} {
 		for _, ver := range roomversion.Supported() {
 			d := draft(t, ver, c.typ, c.key, c.content)
@@ -225,10 +227,18 @@ func TestRedact(t *testing.T) {
 	}
 }
 
-func all(content string) map[string]string { return split(content, content) }
+func all(content string) map[string]string { return since(content) }
 
-func split(until10, from11 string) map[string]string {
-	return map[string]string{"9": until10, "10": until10, "11": from11, "12": from11}
+// since maps each room version to a content: the first one, until a later pair of version and content.
+func since(first string, later ...any) map[string]string {
+	m := map[string]string{}
+	for i, ver := range roomversion.Supported() {
+		for len(later) > 0 && i+1 >= later[0].(int) {
+			first, later = later[1].(string), later[2:]
+		}
+		m[ver] = first
+	}
+	return m
 }
 
 func TestRedactTopLevel(t *testing.T) {
@@ -248,7 +258,7 @@ func TestRedactTopLevel(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, name := range []string{"origin", "membership", "prev_state"} {
-			if kept := canonicaljson.Get(r.JSON(), name) != nil; kept != (ver == "9" || ver == "10") {
+			if kept := canonicaljson.Get(r.JSON(), name) != nil; kept != (ver != "11" && ver != "12") {
 				t.Errorf("%s in %s: kept %v", name, ver, kept)
 			}
 		}
@@ -337,7 +347,7 @@ func TestBuildRefuses(t *testing.T) {
 		"prev":      func(d *Draft) { d.PrevEvents = make([]id.Event, 21) },
 		"unsigned":  func(d *Draft) { d.Unsigned = []byte(`1`) },
 	} {
-		d := draft(t, "10", "m.room.message", nil, `{}`)
+		d := draft(t, "11", "m.room.message", nil, `{}`)
 		change(&d)
 		want := mxerror.BadJSON
 		if d.Type == long || d.StateKey == &long {

@@ -6,6 +6,8 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/subtle"
+	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -54,6 +56,13 @@ func eventID(v *roomversion.Version, e *Event, covered []byte) id.Event {
 		return id.Event("$" + signing.Encode(sum[:]))
 	}
 	return id.Event("$" + signing.EncodeURL(sum[:]))
+}
+
+// ReferenceHash is the event's reference hash in unpadded base64: what events of room versions 1 and 2 write beside
+// the ids of others.
+func (e *Event) ReferenceHash() string {
+	sum := sha256.Sum256(e.redacted(false))
+	return signing.Encode(sum[:])
 }
 
 // redacted is the canonical redacted form, with signatures or without. Without them it is both what the reference
@@ -155,13 +164,17 @@ func (e *Event) Verify(s id.Server, k id.KeyID, pub ed25519.PublicKey) error {
 	return signing.Check(e.signatures, string(s), k, pub, e.redacted(false))
 }
 
-// RequiredSigners lists the servers whose signature the event needs: the sender's, and that of the user who
-// authorised a restricted join. A third-party invite may be sent by a server other than the sender's, so the
+// RequiredSigners lists the servers whose signature the event needs: the sender's, in room versions 1 and 2 that in
+// the event's id, and that of the user who authorised a restricted join. A third-party invite may be sent by a server other than the sender's, so the
 // sender's is not required of it. The list has no duplicates and may be empty.
 func (e *Event) RequiredSigners() []id.Server {
 	servers := make([]id.Server, 0, 2)
 	if e.membership != "invite" || canonicaljson.Get(e.content, "third_party_invite") == nil {
 		servers = append(servers, e.sender.Server())
+	}
+	if _, s, ok := strings.Cut(string(e.id), ":"); ok && e.version.EventIDs == roomversion.EventIDInEvent &&
+		!slices.Contains(servers, id.Server(s)) {
+		servers = append(servers, id.Server(s))
 	}
 	if e.typ == TypeMember && e.version.RestrictedJoins {
 		s := canonicaljson.GetString(e.content, "join_authorised_via_users_server")
@@ -189,11 +202,7 @@ func (e *Event) WithUnsigned(u jsontext.Value) (*Event, error) {
 		}
 		return e.with("unsigned", nil)
 	}
-	canonical := canonicaljson.Canonical
-	if !e.version.StrictJSON {
-		canonical = canonicaljson.CanonicalLax
-	}
-	c, err := canonical(u)
+	c, err := canonical(e.version, u)
 	if err != nil {
 		return nil, bad("unsigned: %v", err)
 	}

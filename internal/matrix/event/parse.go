@@ -4,6 +4,8 @@ package event
 
 import (
 	"fmt"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -21,15 +23,19 @@ func Parse(v *roomversion.Version, raw []byte) (*Event, error) {
 	if len(raw) > 8*MaxSize {
 		return nil, mxerror.TooLarge.With("event of %d bytes", len(raw))
 	}
-	canonical := canonicaljson.Canonical
-	if !v.StrictJSON {
-		canonical = canonicaljson.CanonicalLax
-	}
-	c, err := canonical(raw)
+	c, err := canonical(v, raw)
 	if err != nil {
 		return nil, mxerror.BadJSON.With("event: %v", err)
 	}
 	return parseCanonical(v, c)
+}
+
+// canonical is the canonical form that the room version demands.
+func canonical(v *roomversion.Version, raw []byte) ([]byte, error) {
+	if v.StrictJSON {
+		return canonicaljson.Canonical(raw)
+	}
+	return canonicaljson.CanonicalLax(raw)
 }
 
 func parseCanonical(v *roomversion.Version, c []byte) (*Event, error) { return parseHashed(v, c, nil) }
@@ -88,19 +94,25 @@ func (e *Event) decode() error {
 type decoder struct {
 	err     error
 	redacts jsontext.Value
+	named   id.Event
+	hashes  map[id.Event]string // of prev and auth events, room versions 1 and 2
 	seen    struct{ room, typ, sender, depth, ts, prev, auth bool }
 }
 
 func (d *decoder) member(e *Event, name []byte, v jsontext.Value) {
 	switch string(name) {
 	case "type":
-		e.typ, d.seen.typ = d.text("type", v), true
+		e.typ, d.seen.typ = d.text(e, "type", v), true
+	case "event_id":
+		if e.version.EventIDs == roomversion.EventIDInEvent {
+			d.named = d.eventID(v)
+		}
 	case "room_id":
-		e.room, d.seen.room = id.Room(d.text("room_id", v)), true
+		e.room, d.seen.room = id.Room(d.text(e, "room_id", v)), true
 	case "sender":
-		e.sender, d.seen.sender = id.User(d.text("sender", v)), true
+		e.sender, d.seen.sender = id.User(d.text(e, "sender", v)), true
 	case "state_key":
-		s := d.text("state_key", v)
+		s := d.text(e, "state_key", v)
 		e.stateKey = &s
 	case "content":
 		e.content = d.object("content", v)
@@ -126,9 +138,9 @@ func (d *decoder) member(e *Event, name []byte, v jsontext.Value) {
 	case "origin_server_ts":
 		e.timestamp, d.seen.ts = d.integer("origin_server_ts", v), true
 	case "prev_events":
-		e.prev, d.seen.prev = d.references("prev_events", v, MaxPrevEvents), true
+		e.prev, d.seen.prev = d.references(e, "prev_events", v, MaxPrevEvents), true
 	case "auth_events":
-		e.auth, d.seen.auth = d.references("auth_events", v, MaxAuthEvents), true
+		e.auth, d.seen.auth = d.references(e, "auth_events", v, MaxAuthEvents), true
 	case "redacts":
 		d.redacts = v
 	}
@@ -140,15 +152,37 @@ func (d *decoder) fail(format string, a ...any) {
 	}
 }
 
-func (d *decoder) text(name string, v jsontext.Value) string {
+func (d *decoder) text(e *Event, name string, v jsontext.Value) string {
 	s, ok := canonicaljson.String(v)
-	if !ok {
+	switch {
+	case !ok:
 		d.fail("%s is not a string", name)
-	}
-	if len(s) > MaxField && d.err == nil {
-		d.err = mxerror.TooLarge.With("event: %s of %d bytes, at most %d are allowed", name, len(s), MaxField)
+	case len(s) > MaxField && (e.version.StrictFields || utf8.RuneCountInString(s) > MaxField):
+		if d.err == nil {
+			d.err = tooLong(name)
+		}
+	case len(s) > MaxField:
+		e.oversized = name
 	}
 	return s
+}
+
+func tooLong(name string) error {
+	return mxerror.TooLarge.With("event: %s has more than %d bytes", name, MaxField)
+}
+
+// eventID reads the id that the sender chose: "$opaque:server".
+func (d *decoder) eventID(v jsontext.Value) id.Event {
+	s, ok := canonicaljson.String(v)
+	_, server, named := strings.Cut(s, ":")
+	eid, err := id.ParseEvent(s)
+	if err == nil {
+		_, err = id.ParseServer(server)
+	}
+	if !ok || !named || err != nil {
+		d.fail("event_id is not an id of this room version")
+	}
+	return eid
 }
 
 func (d *decoder) object(name string, v jsontext.Value) jsontext.Value {
@@ -166,13 +200,20 @@ func (d *decoder) integer(name string, v jsontext.Value) int64 {
 	return n
 }
 
-func (d *decoder) references(name string, v jsontext.Value, limit int) []id.Event {
+func (d *decoder) references(e *Event, name string, v jsontext.Value, limit int) []id.Event {
 	if v.Kind() != '[' {
 		d.fail("%s is not an array", name)
 		return nil
 	}
 	ids := make([]id.Event, 0, 4)
 	for el := range canonicaljson.Elements(v) {
+		hash := ""
+		if e.version.EventIDs == roomversion.EventIDInEvent {
+			if el, hash = pair(el); el == nil {
+				d.fail("%s holds something that is not a pair of event id and hashes", name)
+				return nil
+			}
+		}
 		s, ok := canonicaljson.String(el)
 		if !ok {
 			d.fail("%s holds something that is not a string", name)
@@ -188,8 +229,44 @@ func (d *decoder) references(name string, v jsontext.Value, limit int) []id.Even
 			return nil
 		}
 		ids = append(ids, eid)
+		if hash != "" {
+			d.hash(eid, hash)
+		}
 	}
 	return ids
+}
+
+func (d *decoder) hash(eid id.Event, hash string) {
+	if d.hashes == nil {
+		d.hashes = map[id.Event]string{}
+	}
+	d.hashes[eid] = hash
+}
+
+// pair reads [event id, {"sha256": hash}]; nothing depends on the hash, so that it may be missing.
+func pair(v jsontext.Value) (eid jsontext.Value, hash string) {
+	if v.Kind() != '[' {
+		return nil, ""
+	}
+	n := 0
+	for el := range canonicaljson.Elements(v) {
+		switch n {
+		case 0:
+			eid = el
+		case 1:
+			if !canonicaljson.IsObject(el) {
+				return nil, ""
+			}
+			hash = canonicaljson.GetString(el, "sha256")
+		default:
+			return nil, ""
+		}
+		n++
+	}
+	if n != 2 {
+		return nil, ""
+	}
+	return eid, hash
 }
 
 // finish checks what is there against what must be, and fills the fields that depend on others.
@@ -214,6 +291,9 @@ func (d *decoder) finish(e *Event) error {
 	}
 	if err := d.finishRoom(e); err != nil {
 		return err
+	}
+	if d.named == "" && e.version.EventIDs == roomversion.EventIDInEvent {
+		return bad("event_id is missing")
 	}
 	d.finishRedacts(e)
 	if e.typ == TypeMember {

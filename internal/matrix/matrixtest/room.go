@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -156,6 +157,12 @@ func (r *Room) Append(d event.Draft, on []*Verdict) *Verdict {
 
 func (r *Room) build(d event.Draft) *event.Event {
 	d.Version = r.Version
+	if r.Version.EventIDs == roomversion.EventIDInEvent {
+		d.Hashes = map[id.Event]string{}
+		for _, eid := range slices.Concat(d.PrevEvents, d.AuthEvents) {
+			d.Hashes[eid] = r.Event(eid).ReferenceHash()
+		}
+	}
 	if d.Room == "" {
 		d.Room = r.ID
 	}

@@ -49,7 +49,10 @@ func TestVariety(t *testing.T) {
 				}
 			}
 			t.Log("accepted", accepted, "list", list, "auth", byAuth, "state", byState, "only state", onlyState, "merges", merges, members)
-			for _, n := range []int{accepted, list, byAuth, byState, onlyState, merges, members["ban"], members["knock"], members["invite"], members["leave"]} {
+			if v, _ := roomversion.Get(ver); (members["knock"] > 0) != v.Knock {
+				t.Error(members["knock"], "knocks")
+			}
+			for _, n := range []int{accepted, list, byAuth, byState, onlyState, merges, members["ban"], members["invite"], members["leave"]} {
 				if n == 0 {
 					t.Error("something never happens")
 				}

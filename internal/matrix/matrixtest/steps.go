@@ -129,6 +129,10 @@ func (r *Room) step(on []*Verdict) event.Draft {
 		return r.thirdParty(sender, target, on)
 	case 19:
 		key := r.pick("", "a", string(sender), string(target))
+		if r.chance(4) {
+			key = r.pick(string(sender.Server()), string(target.Server()))
+			return r.Draft("m.room.aliases", &key, sender, map[string]any{"aliases": []string{"#a:" + key}})
+		}
 		return r.Draft(r.pick("m.room.topic", "org.example.state"), &key, sender, map[string]any{"n": r.rng.IntN(100)})
 	case 20:
 		return r.odd(sender, target, on)
@@ -183,6 +187,8 @@ func (r *Room) powerLevels(sender id.User, on []*Verdict) event.Draft {
 	}
 	if r.chance(15) {
 		users[string(r.Users[3])] = r.pick("50", " +7 ", "-3", "007", "x", "1.5")
+	} else if r.chance(15) && !r.Version.StrictJSON {
+		users[string(r.Users[3])] = []float64{50.57, -3.9, 0.5, 7}[r.rng.IntN(4)]
 	}
 	return r.Draft(event.TypePowerLevels, &empty, sender, content)
 }

@@ -2,7 +2,10 @@
 
 package roomversion
 
-import "slices"
+import (
+	"math"
+	"strconv"
+)
 
 // StateResolution names the algorithm that merges the states of a fork.
 type StateResolution uint8
@@ -44,13 +47,22 @@ type Version struct {
 	// RedactsInContent: a redaction names its target in content, not at the top level (from version 11).
 	RedactsInContent bool
 
+	// AliasesRule: m.room.aliases may be sent by whom the server in its state key knows, member or not (until version 5).
+	AliasesRule bool
+	// RedactionRule: whether a redaction takes effect is an authorisation rule, by the servers in the two event ids
+	// (versions 1 and 2).
+	RedactionRule bool
+	// StrictFields: type, state key, sender and room id of more than 255 bytes drop the event; before, up to 255
+	// characters only reject it, because servers counted differently (from version 11).
+	StrictFields bool
 	// Knock: membership and join rule "knock" exist (from version 7).
 	Knock bool
 	// RestrictedJoins: join rule "restricted" and join_authorised_via_users_server exist (from version 8).
 	RestrictedJoins bool
 	// KnockRestricted: join rule "knock_restricted" exists (from version 10).
 	KnockRestricted bool
-	// IntegerPowerLevels: levels that are not JSON integers are refused; before, strings count (from version 10).
+	// IntegerPowerLevels: levels that are not JSON integers are refused; before, strings count, and without StrictJSON
+	// floats too (from version 10).
 	IntegerPowerLevels bool
 	// NotificationLevels: changes of notifications in power levels are checked as those of events (from version 6).
 	NotificationLevels bool
@@ -87,44 +99,60 @@ type Redaction struct {
 // Default is the version that the specification recommends for new rooms. What a server creates is its policy.
 const Default = "12"
 
-func v9() Version {
+// base is version 1; each later row says what it changes.
+func base() Version {
 	return Version{
-		ID: "9", Stable: true, EventIDs: EventIDSafeHash, StateResolution: StateResolutionV2,
-		StrictJSON: true, KeyValidity: true, Knock: true, RestrictedJoins: true, NotificationLevels: true,
-		Redaction: Redaction{OldTopLevel: true, MemberAuthoriser: true, JoinRulesAllow: true},
+		EventIDs: EventIDInEvent, StateResolution: StateResolutionV1, AliasesRule: true, RedactionRule: true,
+		Redaction: Redaction{OldTopLevel: true, Aliases: true},
 	}
 }
 
-func v10() Version {
-	v := v9()
-	v.ID = "10"
-	v.KnockRestricted = true
-	v.IntegerPowerLevels = true
-	return v
+// steps are the changes of the specification, from version 1 to the newest.
+var steps = []func(v *Version){
+	func(v *Version) {},
+	func(v *Version) { v.StateResolution = StateResolutionV2 },
+	func(v *Version) { v.EventIDs, v.RedactionRule = EventIDStdHash, false },
+	func(v *Version) { v.EventIDs = EventIDSafeHash },
+	func(v *Version) { v.KeyValidity = true },
+	func(v *Version) {
+		v.StrictJSON, v.NotificationLevels, v.AliasesRule = true, true, false
+		v.Redaction.Aliases = false
+	},
+	func(v *Version) { v.Knock = true },
+	func(v *Version) { v.RestrictedJoins, v.Redaction.JoinRulesAllow = true, true },
+	func(v *Version) { v.Redaction.MemberAuthoriser = true },
+	func(v *Version) { v.KnockRestricted, v.IntegerPowerLevels = true, true },
+	func(v *Version) {
+		v.CreatorIsSender, v.RedactsInContent, v.StrictFields = true, true, true
+		r := &v.Redaction
+		r.OldTopLevel = false
+		r.CreateAll, r.MemberInviteSigned, r.PowerLevelsInvite, r.RedactionTarget = true, true, true, true
+	},
+	func(v *Version) {
+		v.StateResolution, v.RoomIDIsHash, v.PrivilegedCreators = StateResolutionV21, true, true
+	},
 }
 
-func v11() Version {
-	v := v10()
-	v.ID = "11"
-	v.CreatorIsSender = true
-	v.RedactsInContent = true
-	v.Redaction = Redaction{
-		CreateAll: true, MemberAuthoriser: true, MemberInviteSigned: true, JoinRulesAllow: true,
-		PowerLevelsInvite: true, RedactionTarget: true,
+var versions = table()
+
+func table() []Version {
+	list := make([]Version, len(steps))
+	v := base()
+	for i, change := range steps {
+		change(&v)
+		v.ID, v.Stable = strconv.Itoa(i+1), true
+		list[i] = v
 	}
-	return v
+	return list
 }
 
-func v12() Version {
-	v := v11()
-	v.ID = "12"
-	v.StateResolution = StateResolutionV21
-	v.RoomIDIsHash = true
-	v.PrivilegedCreators = true
-	return v
+// MaxDepth is the greatest depth of an event; an event behind one of that depth has it too.
+func (v *Version) MaxDepth() int64 {
+	if v.StrictJSON {
+		return 1<<53 - 1
+	}
+	return math.MaxInt64
 }
-
-var versions = []Version{v9(), v10(), v11(), v12()}
 
 // Get finds a version by its name; false when this program does not speak it.
 func Get(id string) (*Version, bool) {
@@ -148,7 +176,8 @@ func Supported() []string {
 // Recognised reports whether the specification knows the version: the authorisation rules let a create event name
 // any of these.
 func Recognised(id string) bool {
-	return slices.Contains([]string{"1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"}, id)
+	_, ok := Get(id)
+	return ok
 }
 
 // String implements fmt.Stringer.

@@ -3,6 +3,8 @@
 package stateres_test
 
 import (
+	"crypto/sha1"
+	"fmt"
 	"math"
 	"sort"
 
@@ -234,7 +236,95 @@ func (l literal) iterativeAuthChecks(start state, list []id.Event) state {
 	return current
 }
 
+// resolveV1 is the text of room version 1.
+func (l literal) resolveV1(sets []state) state {
+	values := map[event.Key]set{}
+	for _, s := range sets {
+		for k, v := range s {
+			if values[k] == nil {
+				values[k] = set{}
+			}
+			values[k][v] = true
+		}
+	}
+	// Start by setting R to the union of the states to be resolved, excluding any conflicting events.
+	r := state{}
+	for k, ids := range values {
+		if len(ids) == 1 {
+			for v := range ids {
+				r[k] = v
+			}
+			delete(values, k)
+		}
+	}
+	allowed := func(e *event.Event, r state) bool {
+		s := authrule.Map{}
+		for k, v := range r {
+			s[k] = l.ev(v)
+		}
+		return authrule.Allowed(e, s, nil) == nil
+	}
+	for _, typ := range []string{"m.room.power_levels", "m.room.join_rules", "m.room.member"} {
+		chosen := state{}
+		for k, ids := range values {
+			if k.Type != typ || typ == "m.room.power_levels" && k.StateKey != "" {
+				continue
+			}
+			list := l.byDepth(ids)
+			trial := state{}
+			for key, v := range r {
+				trial[key] = v
+			}
+			trial[k] = list[0].ID()
+			for _, e := range list[1:] {
+				if !allowed(e, trial) {
+					break
+				}
+				trial[k] = e.ID()
+			}
+			chosen[k] = trial[k]
+			delete(values, k)
+		}
+		for k, v := range chosen {
+			r[k] = v
+		}
+	}
+	chosen := state{}
+	for k, ids := range values {
+		list := l.byDepth(ids)
+		chosen[k] = list[0].ID()
+		for i := len(list) - 1; i >= 0; i-- {
+			if allowed(list[i], r) {
+				chosen[k] = list[i].ID()
+				break
+			}
+		}
+	}
+	for k, v := range chosen {
+		r[k] = v
+	}
+	return r
+}
+
+// byDepth: ascending depth, then descending sha1(event_id).
+func (l literal) byDepth(ids set) []*event.Event {
+	var list []*event.Event
+	for e := range ids {
+		list = append(list, l.ev(e))
+	}
+	sort.Slice(list, func(i, j int) bool {
+		if list[i].Depth() != list[j].Depth() {
+			return list[i].Depth() < list[j].Depth()
+		}
+		return fmt.Sprintf("%x", sha1.Sum([]byte(list[i].ID()))) > fmt.Sprintf("%x", sha1.Sum([]byte(list[j].ID())))
+	})
+	return list
+}
+
 func (l literal) resolve(sets []state) state {
+	if l.v.StateResolution == roomversion.StateResolutionV1 {
+		return l.resolveV1(sets)
+	}
 	unconflicted, conflicted := l.conflict(sets)
 	full := set{}
 	add := func(s set) {

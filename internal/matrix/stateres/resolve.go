@@ -39,8 +39,8 @@ func Resolve(v *roomversion.Version, sets []map[event.Key]id.Event, src Source) 
 	case 1:
 		return maps.Clone(sets[0]), nil
 	}
-	if v.StateResolution != roomversion.StateResolutionV2 && v.StateResolution != roomversion.StateResolutionV21 {
-		return nil, fmt.Errorf("state resolution of room version %s is not supported", v.ID)
+	if v.StateResolution == roomversion.StateResolutionV1 {
+		return resolveV1(sets, src)
 	}
 	unconflicted, conflicted := split(sets)
 	if len(conflicted) == 0 {
