@@ -3,6 +3,7 @@
 package oracle
 
 import (
+	"bytes"
 	"errors"
 
 	"github.com/konsil-health/konsil/internal/matrix/authrule"
@@ -36,7 +37,8 @@ func situationOf(e *event.Event, s authrule.State, ours error) situation {
 
 // noRule: the join rule does not exist in this room version, or lets nobody in.
 func (x situation) noRule() bool {
-	return x.rule == "private" || x.rule == "knock_restricted" && !x.e.Version().KnockRestricted
+	v := x.e.Version()
+	return x.rule == "private" || x.rule == "knock_restricted" && !v.KnockRestricted || x.rule == "restricted" && !v.RestrictedJoins || x.rule == "knock" && !v.Knock
 }
 
 // gmslDiffers names what gomatrixserverlib is known to decide otherwise. In all of it ours follows the text.
@@ -45,6 +47,10 @@ func gmslDiffers(e *event.Event, s authrule.State, ours, theirs error) string {
 	switch {
 	case nonsenseLevels(s):
 		return nonsense
+	case e.Type() == "m.room.aliases" && !e.Version().AliasesRule:
+		return "it keeps the rule about m.room.aliases, which ends with version 5"
+	case x.membership == "leave" && !x.self && !x.allowed && x.before == "ban":
+		return "it unbans by the ban level alone; by rule 5.5.5 the kick level and the target's level count too"
 	case x.membership == "leave" && x.self && !x.allowed && (x.before == "leave" || x.before == ""):
 		return "it lets those leave who are not in the room, and says so; rule 5.5.1 does not"
 	case x.membership == "join" && x.self && !x.allowed && x.noRule() && (x.before == "invite" || x.before == "join"):
@@ -103,6 +109,14 @@ func mautrixDiffers(e *event.Event, s authrule.State, ours, theirs error) string
 	switch {
 	case nonsenseLevels(s):
 		return nonsense
+	case e.Type() == "m.room.aliases" && e.Version().AliasesRule:
+		return "it has no rule about m.room.aliases, which versions 1 to 5 have"
+	case !e.Version().RestrictedJoins && canonicaljson.Get(e.Content(), "join_authorised_via_users_server") != nil:
+		return "it wants join_authorised_via_users_server signed before version 8 gives it a meaning"
+	case e.Type() == event.TypePowerLevels && x.allowed && !e.Version().NotificationLevels && changesNotifications(e, s):
+		return "it checks notification levels before version 6 does"
+	case !e.Version().StrictJSON && hasFloat(e, s):
+		return "it refuses levels that are floats, which versions 1 to 5 take"
 	case theirs == errPanic && e.Type() == event.TypePowerLevels:
 		return "it panics when power levels no longer name a user whom they named"
 	case x.membership == "invite" && x.allowed && canonicaljson.Get(e.Content(), "third_party_invite") != nil:
@@ -113,3 +127,17 @@ func mautrixDiffers(e *event.Event, s authrule.State, ours, theirs error) string
 
 // errPanic stands for a verdict that mautrix does not reach.
 var errPanic = errors.New("panics")
+
+// hasFloat: a level of the event or of the power levels in the state is a number with a point.
+func hasFloat(e *event.Event, s authrule.State) bool {
+	float := func(e *event.Event) bool {
+		for _, level := range canonicaljson.Members(canonicaljson.Get(e.Content(), "users")) {
+			if level.Kind() == '0' && bytes.ContainsRune(level, '.') {
+				return true
+			}
+		}
+		return false
+	}
+	pl := s.Get(event.Key{Type: event.TypePowerLevels})
+	return e.Type() == event.TypePowerLevels && float(e) || pl != nil && float(pl)
+}
