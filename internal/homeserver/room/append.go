@@ -17,6 +17,7 @@ import (
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/matrix/event"
 	"github.com/konsil-health/konsil/internal/matrix/id"
+	"github.com/konsil-health/konsil/internal/matrix/roomversion"
 )
 
 // addition is an event about to become part of a room, with what has been decided about it.
@@ -465,7 +466,8 @@ func (s *Service) turn(ctx context.Context, t *tenant.Tenant, sl *slot, prepare 
 	}
 	pending := s.Committer.Submit(b.plan)
 	sl.advance(at, b.head, t.Name, b.members)
-	if b.event.IsState() || len(b.head.tips) == 0 { // the next turn reads this event before it is committed
+	// The next turn reads this event before it is committed; in room versions 1 and 2 for its hash.
+	if b.event.IsState() || len(b.head.tips) == 0 || sl.room.Version.EventIDs == roomversion.EventIDInEvent {
 		s.events.Set(eventKey{t.ID, b.event.ID()}, b.event)
 	}
 	return b, at.lineage, pending, nil

@@ -12,6 +12,7 @@ import (
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/policy"
+	"github.com/konsil-health/konsil/internal/matrix/canonicaljson"
 	"github.com/konsil-health/konsil/internal/matrix/event"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
@@ -40,7 +41,7 @@ func timestamp(r *httpapi.Request) (int64, error) {
 	if r.Query("ts") == "" || r.Session.AppService == "" {
 		return 0, nil
 	}
-	ts, err := r.QueryInt("ts", 0, maxDepth)
+	ts, err := r.QueryInt("ts", 0, canonicaljson.MaxInt)
 	return int64(ts), err
 }
 

@@ -284,33 +284,22 @@ func (s *Service) joinThrough(ctx context.Context, t *tenant.Tenant, r *Room, us
 // fromTemplate makes our event of a make_join, make_leave or make_knock answer. Of the answer it takes what the server must know (prev and auth
 // events, depth, the authoriser), the rest it says itself.
 func (s *Service) fromTemplate(ctx context.Context, t *tenant.Tenant, tmpl Template, room id.Room, user id.User, content jsontext.Value) (*event.Event, error) {
-	var p struct {
-		Type       string     `json:"type"`
-		RoomID     id.Room    `json:"room_id"`
-		Sender     id.User    `json:"sender"`
-		StateKey   string     `json:"state_key"`
-		Depth      int64      `json:"depth"`
-		PrevEvents []id.Event `json:"prev_events"`
-		AuthEvents []id.Event `json:"auth_events"`
-		Content    struct {
-			Authoriser string `json:"join_authorised_via_users_server"`
-		} `json:"content"`
-	}
-	if err := json.Unmarshal(tmpl.Event, &p); err != nil {
+	d, err := event.ParseProto(tmpl.Version, tmpl.Event)
+	if err != nil {
 		return nil, fmt.Errorf("event template: %w", err)
 	}
-	if p.Type != "m.room.member" || p.RoomID != room || p.Sender != user || p.StateKey != string(user) {
+	if d.Type != "m.room.member" || d.Room != room || d.Sender != user || d.StateKey == nil || *d.StateKey != string(user) {
 		return nil, errors.New("the event template is for something else than what was asked")
 	}
-	if p.Content.Authoriser != "" {
-		content = withField(content, "join_authorised_via_users_server", p.Content.Authoriser)
+	if authoriser := stringField(d.Content, "join_authorised_via_users_server"); authoriser != "" {
+		content = withField(content, "join_authorised_via_users_server", authoriser)
 	}
 	key, err := s.Keyring.Signing(ctx, t.ID)
 	if err != nil {
 		return nil, err
 	}
-	return event.Draft{Version: tmpl.Version, Room: room, Type: p.Type, StateKey: &p.StateKey, Sender: user, Content: content, PrevEvents: p.PrevEvents,
-		AuthEvents: p.AuthEvents, Depth: p.Depth, Timestamp: s.now().UnixMilli()}.Build(t.Name, key.ID, key.Private)
+	d.Content, d.Timestamp = content, s.now().UnixMilli()
+	return d.Build(t.Name, key.ID, key.Private)
 }
 
 // enter stores the room that a join opened to us: its state and auth chain as outliers, the memberships, and our join as its only extremity.

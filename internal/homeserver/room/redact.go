@@ -95,12 +95,13 @@ func (s *Service) applyRedaction(ctx context.Context, t *tenant.Tenant, redactio
 	return nil
 }
 
-// mayRedact: the redactor has the level to redact, or the redacted event is of the same server.
+// mayRedact: the redactor has the level to redact, or the redacted event is of the same server. In room versions 1 and 2 the authorisation
+// rules have decided already.
 func (s *Service) mayRedact(ctx context.Context, t tenant.ID, redaction, target *Event) (bool, error) {
 	if target.Type() == "m.room.create" {
 		return false, nil
 	}
-	if redaction.Sender().Server() == target.Sender().Server() {
+	if redaction.Version().RedactionRule || redaction.Sender().Server() == target.Sender().Server() {
 		return true, nil
 	}
 	state, err := s.StateBefore(ctx, t, redaction)

@@ -59,7 +59,7 @@ func (s *Service) PrepareMember(ctx context.Context, t *tenant.Tenant, origin id
 
 // proto makes the template after checking that the event would be allowed.
 func (s *Service) proto(ctx context.Context, t *tenant.Tenant, r *Room, h *head, state State, d Draft) (jsontext.Value, error) {
-	prev, depth, err := s.prevEvents(ctx, t.ID, h)
+	prev, depth, err := s.prevEvents(ctx, t.ID, r, h)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +67,11 @@ func (s *Service) proto(ctx context.Context, t *tenant.Tenant, r *Room, h *head,
 	if err != nil {
 		return nil, err
 	}
-	draft := event.Draft{Version: r.Version, Room: r.ID, Type: d.Type, StateKey: d.StateKey, Sender: d.Sender, Content: d.Content, PrevEvents: prev, AuthEvents: auth,
+	hashes, err := s.references(ctx, t.ID, r, prev, auth)
+	if err != nil {
+		return nil, err
+	}
+	draft := event.Draft{Version: r.Version, Room: r.ID, Type: d.Type, StateKey: d.StateKey, Sender: d.Sender, Content: d.Content, PrevEvents: prev, AuthEvents: auth, Hashes: hashes,
 		Depth: depth, Timestamp: s.now().UnixMilli()}
 	key, err := s.Keyring.Signing(ctx, t.ID)
 	if err != nil {

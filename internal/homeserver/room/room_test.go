@@ -22,6 +22,7 @@ import (
 	"github.com/konsil-health/konsil/internal/matrix/event"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
+	"github.com/konsil-health/konsil/internal/matrix/roomversion"
 )
 
 // house is a room service over a database of its own with one tenant.
@@ -89,7 +90,7 @@ func TestRoomLife(t *testing.T) {
 	databasetest.Each(t, func(t *testing.T, db *database.DB) {
 		h := open(t, db)
 		ctx := context.Background()
-		for _, version := range []string{"9", "10", "11", "12"} {
+		for _, version := range roomversion.Supported() {
 			r := h.create(t, version)
 			if _, err := h.send(r, ben, "hello", nil); !errors.Is(err, mxerror.Forbidden) {
 				t.Fatalf("v%s: a stranger sends: %v", version, err)
@@ -215,7 +216,7 @@ func TestRedaction(t *testing.T) {
 	databasetest.Each(t, func(t *testing.T, db *database.DB) {
 		h := open(t, db)
 		ctx := context.Background()
-		for _, version := range []string{"10", "12"} {
+		for _, version := range roomversion.Supported() {
 			r := h.create(t, version)
 			eid, err := h.send(r, anna, "secret", nil)
 			if err != nil {

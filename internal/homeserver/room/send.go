@@ -18,6 +18,7 @@ import (
 	"github.com/konsil-health/konsil/internal/matrix/event"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
+	"github.com/konsil-health/konsil/internal/matrix/roomversion"
 )
 
 // Draft is an event that a local user wants to send.
@@ -145,11 +146,15 @@ func (s *Service) draft(ctx context.Context, t *tenant.Tenant, r *Room, h *head,
 			return nil, snapshot{}, err
 		}
 	}
-	prev, depth, err := s.prevEvents(ctx, t.ID, h)
+	prev, depth, err := s.prevEvents(ctx, t.ID, r, h)
 	if err != nil {
 		return nil, snapshot{}, err
 	}
 	auth, err := s.authEvents(r, before.state, d)
+	if err != nil {
+		return nil, snapshot{}, err
+	}
+	hashes, err := s.references(ctx, t.ID, r, prev, auth)
 	if err != nil {
 		return nil, snapshot{}, err
 	}
@@ -162,12 +167,33 @@ func (s *Service) draft(ctx context.Context, t *tenant.Tenant, r *Room, h *head,
 		ts = s.now().UnixMilli()
 	}
 	e, err := event.Draft{Version: r.Version, Room: r.ID, Type: d.Type, StateKey: d.StateKey, Sender: d.Sender, Content: d.Content, Redacts: d.Redacts,
-		PrevEvents: prev, AuthEvents: auth, Depth: depth, Timestamp: ts}.Build(t.Name, key.ID, key.Private)
+		PrevEvents: prev, AuthEvents: auth, Hashes: hashes, Depth: depth, Timestamp: ts}.Build(t.Name, key.ID, key.Private)
 	return e, before, err
 }
 
+// references are the reference hashes that events of room versions 1 and 2 write beside the ids of those they cite; nil in later versions.
+func (s *Service) references(ctx context.Context, t tenant.ID, r *Room, prev, auth []id.Event) (map[id.Event]string, error) {
+	if r.Version.EventIDs != roomversion.EventIDInEvent {
+		return nil, nil
+	}
+	ids := slices.Concat(prev, auth)
+	found, err := s.Events(ctx, t, ids)
+	if err != nil {
+		return nil, err
+	}
+	hashes := make(map[id.Event]string, len(ids))
+	for _, eid := range ids {
+		e := found[eid]
+		if e == nil {
+			return nil, fmt.Errorf("cited event %s: %w", eid, errHeadMoved)
+		}
+		hashes[eid] = e.ReferenceHash()
+	}
+	return hashes, nil
+}
+
 // prevEvents returns what the next event cites, and its depth.
-func (s *Service) prevEvents(ctx context.Context, t tenant.ID, h *head) ([]id.Event, int64, error) {
+func (s *Service) prevEvents(ctx context.Context, t tenant.ID, r *Room, h *head) ([]id.Event, int64, error) {
 	tips, err := s.tips(ctx, t, h)
 	if err != nil {
 		return nil, 0, err
@@ -182,7 +208,7 @@ func (s *Service) prevEvents(ctx context.Context, t tenant.ID, h *head) ([]id.Ev
 	for i, p := range place {
 		prev[i], depth = h.extremities[p], max(depth, tips[p].depth)
 	}
-	return prev, min(depth+1, maxDepth), nil
+	return prev, min(depth, r.Version.MaxDepth()-1) + 1, nil
 }
 
 // tips looks at a head's forward extremities, which are in memory unless the head has just been read.
@@ -204,9 +230,6 @@ func (s *Service) tips(ctx context.Context, t tenant.ID, h *head) ([]tip, error)
 	}
 	return tips, nil
 }
-
-// maxDepth is the greatest depth that canonical JSON can carry.
-const maxDepth = 1<<53 - 1
 
 // authEvents selects the auth events of a local event from the state before it.
 func (s *Service) authEvents(r *Room, state State, d Draft) ([]id.Event, error) {
