@@ -17,8 +17,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/maypok86/otter/v2"
-
 	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
@@ -54,7 +52,7 @@ func New(db *database.DB, master []byte) (*Ring, error) {
 	if len(master) < MasterSize {
 		return nil, fmt.Errorf("master key has %d bytes, needs at least %d", len(master), MasterSize)
 	}
-	return &Ring{db: db, master: master, keys: otter.Must(&otter.Options[tenant.ID, Key]{MaximumSize: 4096})}, nil
+	return &Ring{db: db, master: master, keys: cache.New(cache.Options[tenant.ID, Key]{Entries: 4096})}, nil
 }
 
 // Derive returns n bytes that only this cell knows and that differ for each purpose.
@@ -94,7 +92,7 @@ func (r *Ring) Unseal(purpose string, sealed []byte) ([]byte, error) {
 
 // Signing returns the tenant's current signing key; the first call makes it.
 func (r *Ring) Signing(ctx context.Context, t tenant.ID) (Key, error) {
-	if k, ok := r.keys.GetIfPresent(t); ok {
+	if k, ok := r.keys.Get(t); ok {
 		return k, nil
 	}
 	k, err := r.load(ctx, t)

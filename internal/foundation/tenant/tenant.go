@@ -16,8 +16,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/maypok86/otter/v2"
-
 	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/matrix/id"
@@ -79,9 +77,9 @@ type Store struct {
 
 // NewStore returns the store of one cell.
 func NewStore(db *database.DB) *Store {
-	return &Store{db: db, byKey: otter.Must(&otter.Options[string, *Tenant]{
-		MaximumSize:      20_000,
-		ExpiryCalculator: otter.ExpiryWriting[string, *Tenant](cacheTTL),
+	return &Store{db: db, byKey: cache.New(cache.Options[string, *Tenant]{
+		Entries: 20_000,
+		Written: cacheTTL,
 	})}
 }
 
@@ -186,7 +184,7 @@ func scan(row interface{ Scan(...any) error }) (*Tenant, error) {
 // find answers from the cache or by the query. That there is no such tenant is remembered too: shared client hosts and the names of other
 // servers are asked for with every request.
 func (s *Store) find(ctx context.Context, key, query string, args ...any) (*Tenant, error) {
-	t, ok := s.byKey.GetIfPresent(key)
+	t, ok := s.byKey.Get(key)
 	if !ok {
 		made := s.made.Load()
 		var err error

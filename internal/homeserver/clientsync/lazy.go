@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/maypok86/otter/v2"
-
 	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
@@ -45,8 +43,8 @@ type deviceMembers struct {
 }
 
 func newSentMembers() *sentMembers {
-	return &sentMembers{seed: maphash.MakeSeed(), devices: otter.Must(&otter.Options[deviceKey, *deviceMembers]{MaximumSize: lazyDevices,
-		ExpiryCalculator: otter.ExpiryAccessing[deviceKey, *deviceMembers](lazyFor)})}
+	return &sentMembers{seed: maphash.MakeSeed(), devices: cache.New(cache.Options[deviceKey, *deviceMembers]{Entries: lazyDevices,
+		Read: lazyFor})}
 }
 
 // of says whether members are remembered for a query at all.
@@ -65,7 +63,7 @@ func (m *sentMembers) begin(q *query) {
 		m.devices.Invalidate(key)
 		return
 	}
-	d, ok := m.devices.GetIfPresent(key)
+	d, ok := m.devices.Get(key)
 	if !ok {
 		return
 	}
@@ -109,7 +107,7 @@ func (m *sentMembers) record(q *query, a *answer) {
 	if len(sums) == 0 {
 		return
 	}
-	d, ok := m.devices.GetIfPresent(key)
+	d, ok := m.devices.Get(key)
 	if !ok {
 		d, _ = m.devices.SetIfAbsent(key, &deviceMembers{sent: map[uint64]int64{}})
 	}

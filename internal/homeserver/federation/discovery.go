@@ -16,8 +16,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/maypok86/otter/v2"
-
 	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 )
@@ -88,8 +86,8 @@ func newResolver(c *Config, now func() time.Time) *resolver {
 	r := &resolver{
 		overrides: c.Resolve, roots: c.Roots, lookupTimeout: c.LookupTimeout, dns: net.DefaultResolver,
 		dial: guarded.DialContext, dialAny: dialer.DialContext, now: now,
-		delegations: otter.Must(&otter.Options[string, delegation]{MaximumSize: 10_000}),
-		targets:     otter.Must(&otter.Options[id.Server, cachedTarget]{MaximumSize: 10_000}),
+		delegations: cache.New(cache.Options[string, delegation]{Entries: 10_000}),
+		targets:     cache.New(cache.Options[id.Server, cachedTarget]{Entries: 10_000}),
 	}
 	r.wellKnown = &http.Client{
 		Transport: &http.Transport{
@@ -121,7 +119,7 @@ func (r *resolver) resolve(ctx context.Context, server id.Server) (target, error
 	if o, ok := r.overrides[server]; ok {
 		return target{host: string(server), name: bareHost(server), addrs: []string{o.Address}, roots: o.Roots, trusted: true}, nil
 	}
-	if t, ok := r.targets.GetIfPresent(server); ok && r.now().Before(t.expires) {
+	if t, ok := r.targets.Get(server); ok && r.now().Before(t.expires) {
 		return t.target, nil
 	}
 	t, err := r.discover(ctx, server)

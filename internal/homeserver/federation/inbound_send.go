@@ -13,7 +13,6 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/maypok86/otter/v2"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
@@ -54,12 +53,12 @@ type failedEvent struct {
 const maxFailures = 5
 
 func newIncoming() *incoming {
-	return &incoming{failures: otter.Must(&otter.Options[failedEvent, int]{MaximumSize: 10_000})}
+	return &incoming{failures: cache.New(cache.Options[failedEvent, int]{Entries: 10_000})}
 }
 
 // failed counts a failure and says whether the event is to be given up.
 func (in *incoming) failed(t tenant.ID, eid id.Event) bool {
-	n, _ := in.failures.GetIfPresent(failedEvent{t, eid})
+	n, _ := in.failures.Get(failedEvent{t, eid})
 	in.failures.Set(failedEvent{t, eid}, n+1)
 	return n+1 >= maxFailures
 }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/maypok86/otter/v2"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/konsil-health/konsil/internal/foundation/cache"
@@ -102,8 +101,8 @@ type keys struct {
 func newKeys(s *Service, now func() time.Time) *keys {
 	return &keys{db: s.DB, ring: s.Keyring, tenants: s.Tenants, local: !s.config.ForceHTTP, now: now,
 		ask: s.askKeys, askNotary: s.askNotary, notaries: s.config.KeyServers,
-		cache: otter.Must(&otter.Options[keyName, verifyKey]{MaximumSize: 50_000}),
-		asked: otter.Must(&otter.Options[id.Server, int64]{MaximumSize: 10_000}),
+		cache: cache.New(cache.Options[keyName, verifyKey]{Entries: 50_000}),
+		asked: cache.New(cache.Options[id.Server, int64]{Entries: 10_000}),
 	}
 }
 
@@ -169,7 +168,7 @@ func (k *keys) neighbour(ctx context.Context, name keyName) (verifyKey, error) {
 
 // stored reads a key from memory or the table.
 func (k *keys) stored(ctx context.Context, name keyName) (verifyKey, error) {
-	if key, ok := k.cache.GetIfPresent(name); ok {
+	if key, ok := k.cache.Get(name); ok {
 		return key, nil
 	}
 	var key verifyKey
@@ -212,7 +211,7 @@ func (k *keys) refresh(ctx context.Context, server id.Server) error {
 func (k *keys) refreshDirectly(ctx context.Context, server id.Server) error {
 	result := k.flight.DoChan(string(server), func() (any, error) {
 		now := k.now().UnixMilli()
-		if at, ok := k.asked.GetIfPresent(server); ok && now-at < keyPause.Milliseconds() {
+		if at, ok := k.asked.Get(server); ok && now-at < keyPause.Milliseconds() {
 			return nil, errAskedLately
 		}
 		k.asked.Set(server, now)

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/maypok86/otter/v2"
-
 	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/matrix/id"
@@ -38,8 +36,8 @@ type outage struct {
 }
 
 func newReach(db *database.DB, c *Config, now func() time.Time) *reach {
-	return &reach{db: db, config: c, now: now, down: make(map[id.Server]*outage), up: otter.Must(&otter.Options[id.Server, struct{}]{
-		MaximumSize: 20_000, ExpiryCalculator: otter.ExpiryWriting[id.Server, struct{}](reachMemory),
+	return &reach{db: db, config: c, now: now, down: make(map[id.Server]*outage), up: cache.New(cache.Options[id.Server, struct{}]{
+		Entries: 20_000, Written: reachMemory,
 	})}
 }
 
@@ -82,7 +80,7 @@ func (r *reach) pause(ctx context.Context, server id.Server) (wait time.Duration
 // load asks the database for an outage that another node found or that outlived a restart. The lock is held: a host that is up is not asked
 // about again for a while.
 func (r *reach) load(ctx context.Context, server id.Server) (*outage, error) {
-	if _, ok := r.up.GetIfPresent(server); ok {
+	if _, ok := r.up.Get(server); ok {
 		return nil, nil
 	}
 	var o outage

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"runtime"
 
-	"github.com/maypok86/otter/v2"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/konsil-health/konsil/internal/foundation/cache"
@@ -38,7 +37,7 @@ type verified struct {
 }
 
 func newVerified() *verified {
-	return &verified{otter.Must(&otter.Options[[sha256.Size]byte, struct{}]{MaximumSize: verifiedSize})}
+	return &verified{cache.New(cache.Options[[sha256.Size]byte, struct{}]{Entries: verifiedSize})}
 }
 
 // signatureOf names one signature on an event; ok is false when there is none, or when the event's id does not stand for its content (room
@@ -91,7 +90,7 @@ func (s *Service) verifySigner(ctx context.Context, e *event.Event, server id.Se
 			break
 		}
 		name, remember := signatureOf(e, server, key)
-		if _, known := s.verified.cache.GetIfPresent(name); known && remember {
+		if _, known := s.verified.cache.Get(name); known && remember {
 			return nil
 		}
 		public, err := s.keys.find(ctx, keyName{server, key}, e.Timestamp(), e.Version().KeyValidity)

@@ -51,7 +51,7 @@ func parseWellKnown(body []byte) (id.Server, error) {
 
 // delegated answers the delegation of a host name, from the cache while it holds.
 func (r *resolver) delegated(ctx context.Context, host string) id.Server {
-	before, known := r.delegations.GetIfPresent(host)
+	before, known := r.delegations.Get(host)
 	if known && r.now().Before(before.expires) {
 		return before.server
 	}

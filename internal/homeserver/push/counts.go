@@ -79,7 +79,7 @@ func (r *Reader) Unread(ctx context.Context, in *room.Room, joined, upTo int64) 
 	markers[""] = max(markers[""], joined)
 	key := countKey{r.t, r.user, in.NID}
 	start := counted{upTo: markers[""], markers: markers, sum: r.sum}
-	c, ok := r.s.counts.GetIfPresent(key)
+	c, ok := r.s.counts.Get(key)
 	if !ok || c.sum != r.sum || c.upTo > upTo || !maps.Equal(c.markers, markers) {
 		c = start
 	}

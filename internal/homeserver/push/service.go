@@ -8,7 +8,6 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/maypok86/otter/v2"
 
 	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/database"
@@ -48,7 +47,7 @@ func New(o Options) *Service {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Service{o: o, counts: otter.Must(&otter.Options[countKey, counted]{MaximumSize: countCacheSize})}
+	return &Service{o: o, counts: cache.New(cache.Options[countKey, counted]{Entries: countCacheSize})}
 }
 
 // ruleType is the account data that holds a user's rules.

@@ -11,7 +11,6 @@ import (
 	"sync"
 
 	"github.com/go-json-experiment/json"
-	"github.com/maypok86/otter/v2"
 
 	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/database"
@@ -97,12 +96,12 @@ type headKey struct {
 const headCacheSize = 20_000
 
 func newHeads() *heads {
-	return &heads{otter.Must(&otter.Options[headKey, *slot]{MaximumSize: headCacheSize})}
+	return &heads{cache.New(cache.Options[headKey, *slot]{Entries: headCacheSize})}
 }
 
 func (h *heads) slot(t tenant.ID, r *Room) *slot {
 	key := headKey{t, r.NID}
-	if s, ok := h.cache.GetIfPresent(key); ok {
+	if s, ok := h.cache.Get(key); ok {
 		return s
 	}
 	s, _ := h.cache.SetIfAbsent(key, &slot{room: r, turn: make(chan struct{}, 1)})
@@ -211,7 +210,7 @@ func (s *Service) loadRoster(ctx context.Context, t *tenant.Tenant, roomNID int6
 
 // WaitingMembers tells the feed which local users are joined to a room; ok is false when the room is not in memory.
 func (s *Service) WaitingMembers(t tenant.ID, roomNID int64) (users []id.User, ok bool) {
-	sl, ok := s.heads.cache.GetIfPresent(headKey{t, roomNID})
+	sl, ok := s.heads.cache.Get(headKey{t, roomNID})
 	if !ok {
 		return nil, false
 	}

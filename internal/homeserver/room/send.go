@@ -43,7 +43,7 @@ func (s *Service) Send(ctx context.Context, t *tenant.Tenant, d Draft) (id.Event
 		return s.send(ctx, t, d)
 	}
 	key := txnKey{t.ID, d.Sender, *d.Txn}
-	if eid, ok := s.txns.GetIfPresent(key); ok {
+	if eid, ok := s.txns.Get(key); ok {
 		return eid, nil
 	}
 	eid, err := s.send(ctx, t, d)

@@ -9,8 +9,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/maypok86/otter/v2"
-
 	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/keyring"
@@ -95,12 +93,12 @@ const (
 func New(o Options) *Service {
 	s := &Service{Options: o, now: time.Now, joins: newFlights()}
 	s.heads = newHeads()
-	s.rooms = otter.Must(&otter.Options[roomKey, *Room]{MaximumSize: roomCacheSize})
-	s.events = otter.Must(&otter.Options[eventKey, *Event]{MaximumWeight: eventCacheBytes,
-		Weigher: func(_ eventKey, e *Event) uint32 { return uint32(len(e.JSON()) + eventOverhead) }})
-	s.states = otter.Must(&otter.Options[snapshotKey, snapshot]{MaximumWeight: stateCacheEntries,
-		Weigher: func(_ snapshotKey, sn snapshot) uint32 { return uint32(len(sn.state) + 1) }})
-	s.txns = otter.Must(&otter.Options[txnKey, id.Event]{MaximumSize: txnCacheSize})
+	s.rooms = cache.New(cache.Options[roomKey, *Room]{Entries: roomCacheSize})
+	s.events = cache.New(cache.Options[eventKey, *Event]{Weight: eventCacheBytes,
+		Weigh: func(_ eventKey, e *Event) uint32 { return uint32(len(e.JSON()) + eventOverhead) }})
+	s.states = cache.New(cache.Options[snapshotKey, snapshot]{Weight: stateCacheEntries,
+		Weigh: func(_ snapshotKey, sn snapshot) uint32 { return uint32(len(sn.state) + 1) }})
+	s.txns = cache.New(cache.Options[txnKey, id.Event]{Entries: txnCacheSize})
 	s.stager = newStager(s)
 	return s
 }
@@ -137,7 +135,7 @@ type Event struct {
 // Lookup finds a room that the tenant knows; otherwise mxerror.NotFound.
 func (s *Service) Lookup(ctx context.Context, t tenant.ID, room id.Room) (*Room, error) {
 	key := roomKey{t, room}
-	if r, ok := s.rooms.GetIfPresent(key); ok {
+	if r, ok := s.rooms.Get(key); ok {
 		return r, nil
 	}
 	var nid int64

@@ -37,7 +37,7 @@ func (s *Service) loadSnapshot(ctx context.Context, t tenant.ID, number int64) (
 		return snapshot{state: State{}}, nil
 	}
 	key := snapshotKey{t, number}
-	if sn, ok := s.states.GetIfPresent(key); ok {
+	if sn, ok := s.states.Get(key); ok {
 		return sn, nil
 	}
 	rows, err := s.DB.Query(ctx, `WITH RECURSIVE chain (snapshot, parent, length) AS (

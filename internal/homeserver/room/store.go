@@ -62,7 +62,7 @@ func (s *Service) Events(ctx context.Context, t tenant.ID, ids []id.Event) (map[
 		if _, done := out[eid]; done {
 			continue
 		}
-		if e, ok := s.events.GetIfPresent(eventKey{t, eid}); ok {
+		if e, ok := s.events.Get(eventKey{t, eid}); ok {
 			out[eid] = e
 			continue
 		}

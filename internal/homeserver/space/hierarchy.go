@@ -180,7 +180,7 @@ var errHidden = mxerror.Forbidden.With("You are not allowed to view this room.")
 func (s *Service) resume(ctx context.Context, q request) (w *walk, skip int, err error) {
 	root := step{room: q.room, via: q.via}
 	if q.from != "" {
-		if known, ok := s.walks.GetIfPresent(walkKey{q.tenant.ID, q.user, q.room, q.from}); ok {
+		if known, ok := s.walks.Get(walkKey{q.tenant.ID, q.user, q.room, q.from}); ok {
 			found, _, err := s.look(ctx, q, root)
 			if err == nil && found == nil {
 				err = errHidden

@@ -67,7 +67,7 @@ func (s *Service) askServers(ctx context.Context, t *tenant.Tenant, name id.Room
 		}
 		asked++
 		key := answerKey{t.ID, server, name, suggestedOnly}
-		if a, ok := s.answers.GetIfPresent(key); ok && s.now().Before(a.until) {
+		if a, ok := s.answers.Get(key); ok && s.now().Before(a.until) {
 			return a.Hierarchy, nil
 		}
 		h, err := s.Remote(ctx, t, server, name, suggestedOnly)

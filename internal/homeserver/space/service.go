@@ -6,8 +6,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/maypok86/otter/v2"
-
 	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
@@ -55,10 +53,10 @@ func New(o Options) *Service {
 	return &Service{
 		Options: o,
 		now:     time.Now,
-		answers: otter.Must(&otter.Options[answerKey, answer]{MaximumWeight: answerEntries, Weigher: func(_ answerKey, a answer) uint32 {
+		answers: cache.New(cache.Options[answerKey, answer]{Weight: answerEntries, Weigh: func(_ answerKey, a answer) uint32 {
 			return uint32(1 + len(a.Room.Children) + len(a.Children) + len(a.Inaccessible))
 		}}),
-		walks: otter.Must(&otter.Options[walkKey, *walk]{MaximumWeight: walkEntries, Weigher: func(_ walkKey, w *walk) uint32 {
+		walks: cache.New(cache.Options[walkKey, *walk]{Weight: walkEntries, Weigh: func(_ walkKey, w *walk) uint32 {
 			return uint32(1 + len(w.stack) + len(w.seen))
 		}}),
 	}
