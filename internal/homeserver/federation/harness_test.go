@@ -196,7 +196,7 @@ func newCell(t testing.TB, set setting, names ...id.Server) *cell {
 	c.fed = New(o)
 	c.fed.outbox.onRest = func(r route) { c.rested <- r }
 	c.rooms = room.New(room.Options{DB: db, Committer: c.committer, Feed: c.feed, Keyring: ring, Tenants: c.tenants, Policy: set.policy, Log: log,
-		Remote: c.fed, Stored: c.fed.Relay})
+		Remote: c.fed, RemoteByTime: c.fed.ByTimestamp, Stored: c.fed.Relay})
 	c.fed.SetRooms(c.rooms)
 	c.spaces = space.New(space.Options{Rooms: c.rooms, Remote: c.fed.Hierarchy})
 	c.fed.Spaces = c.spaces
@@ -274,6 +274,17 @@ func (s *server) say(r id.Room, sender id.User, body string) id.Event {
 	s.t.Helper()
 	eid, err := s.rooms.Send(s.t.Context(), s.me, room.Draft{Room: r, Sender: sender, Type: "m.room.message",
 		Content: jsontext.Value(fmt.Sprintf(`{"msgtype":"m.text","body":%q}`, body))})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return eid
+}
+
+// sayAt is say with a time of its own, in ms.
+func (s *server) sayAt(r id.Room, sender id.User, ts int64) id.Event {
+	s.t.Helper()
+	eid, err := s.rooms.Send(s.t.Context(), s.me, room.Draft{Room: r, Sender: sender, Type: "m.room.message", Timestamp: ts + 1,
+		Content: jsontext.Value(`{"msgtype":"m.text","body":"then"}`)})
 	if err != nil {
 		s.t.Fatal(err)
 	}

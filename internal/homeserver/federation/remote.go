@@ -162,24 +162,22 @@ func (s *Service) SendKnock(ctx context.Context, t *tenant.Tenant, server id.Ser
 	return doc.State, err
 }
 
-// Invite hands an invite to the invitee's server and returns it with that server's signature. Versions 1 and 2, which alone need the first
-// version of the endpoint, are not spoken here.
+// Invite hands an invite to the invitee's server and returns it with that server's signature. Servers older than version 2 of the endpoint are
+// asked by version 1, which only rooms of versions 1 and 2 need.
 func (s *Service) Invite(ctx context.Context, t *tenant.Tenant, server id.Server, e *event.Event, stripped []jsontext.Value) (*event.Event, error) {
-	body, err := json.Marshal(struct {
-		Version string           `json:"room_version"`
-		Event   jsontext.Value   `json:"event"`
-		State   []jsontext.Value `json:"invite_room_state"`
-	}{e.Version().ID, e.JSON(), s.asPDUs(ctx, t, stripped)}, encodeOptions)
+	state := s.asPDUs(ctx, t, stripped)
+	raw, err := s.inviteV2At(ctx, t, server, e, state)
+	var refused *Refused
+	if errors.As(err, &refused) && (refused.Status == http.StatusNotFound || refused.Status == http.StatusBadRequest) && (e.Version().ID == "1" || e.Version().ID == "2") {
+		raw, err = s.inviteV1At(ctx, t, server, e, state)
+	}
+	if errors.As(err, &refused) && (refused.Code == mxerror.InvalidParam.Code || refused.Code == mxerror.MissingParam.Code) {
+		return nil, malformed(server, err) // our mistake or theirs, not the client's
+	}
 	if err != nil {
 		return nil, err
 	}
-	var doc struct {
-		Event jsontext.Value `json:"event"`
-	}
-	if err := s.fetch(ctx, t, server, call{method: http.MethodPut, path: pathOf(v2+"/invite", string(e.Room()), string(e.ID())), body: body}, always, &doc); err != nil {
-		return nil, err
-	}
-	signed, err := event.Parse(e.Version(), doc.Event)
+	signed, err := event.Parse(e.Version(), raw)
 	if err != nil {
 		return nil, malformed(server, err)
 	}
@@ -193,6 +191,41 @@ func (s *Service) Invite(ctx context.Context, t *tenant.Tenant, server id.Server
 		return nil, malformed(server, fmt.Errorf("the invite lacks its signature: %w", err))
 	}
 	return signed.WithUnsigned(e.Unsigned())
+}
+
+func (s *Service) inviteV2At(ctx context.Context, t *tenant.Tenant, server id.Server, e *event.Event, state []jsontext.Value) (jsontext.Value, error) {
+	body, err := json.Marshal(struct {
+		Version string           `json:"room_version"`
+		Event   jsontext.Value   `json:"event"`
+		State   []jsontext.Value `json:"invite_room_state"`
+	}{e.Version().ID, e.JSON(), state}, encodeOptions)
+	if err != nil {
+		return nil, err
+	}
+	var doc struct {
+		Event jsontext.Value `json:"event"`
+	}
+	err = s.fetch(ctx, t, server, call{method: http.MethodPut, path: pathOf(v2+"/invite", string(e.Room()), string(e.ID())), body: body}, always, &doc)
+	return doc.Event, err
+}
+
+func (s *Service) inviteV1At(ctx context.Context, t *tenant.Tenant, server id.Server, e *event.Event, state []jsontext.Value) (jsontext.Value, error) {
+	unsigned, err := json.Marshal(map[string]any{"invite_room_state": state}, encodeOptions)
+	if err != nil {
+		return nil, err
+	}
+	if e, err = e.WithUnsigned(unsigned); err != nil {
+		return nil, err
+	}
+	var doc []jsontext.Value // the status, and an object with the event
+	c := call{method: http.MethodPut, path: pathOf(v1+"/invite", string(e.Room()), string(e.ID())), body: e.JSON()}
+	if err := s.fetch(ctx, t, server, c, always, &doc); err != nil {
+		return nil, err
+	}
+	if len(doc) != 2 {
+		return nil, malformed(server, errors.New("it is not a list of two"))
+	}
+	return canonicaljson.Get(doc[1], "event"), nil
 }
 
 // GetMissingEvents asks for the events between earliest and latest.

@@ -7,6 +7,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -70,8 +73,36 @@ func (s *Service) RemoteDirectory(ctx context.Context, t *tenant.Tenant, server 
 	if err := s.fetch(ctx, t, server, call{method: http.MethodPost, path: v1 + "/publicRooms", body: body}, always, &page); err != nil {
 		return nil, err
 	}
+	page.Chunk = slices.DeleteFunc(page.Chunk, func(p room.PublicRoom) bool { _, err := id.ParseRoom(string(p.RoomID)); return err != nil })
+	if page.Chunk == nil {
+		page.Chunk = []room.PublicRoom{}
+	}
 	return &page, nil
 }
+
+// ByTimestamp asks another server for the event of a room closest to a time in ms; package room asks (room.Options.RemoteByTime).
+func (s *Service) ByTimestamp(ctx context.Context, t *tenant.Tenant, server id.Server, r id.Room, ts int64, backwards bool) (id.Event, int64, error) {
+	var doc struct {
+		Event     string `json:"event_id"`
+		Timestamp int64  `json:"origin_server_ts"`
+	}
+	query := url.Values{"ts": {strconv.FormatInt(ts, 10)}, "dir": {"f"}}
+	if backwards {
+		query.Set("dir", "b")
+	}
+	c := call{method: http.MethodGet, path: pathOf(v1+"/timestamp_to_event", string(r)), query: query, timeout: timestampTimeout}
+	if err := s.fetch(ctx, t, server, c, whenUp, &doc); err != nil {
+		return "", 0, err
+	}
+	eid, err := id.ParseEvent(doc.Event)
+	if err != nil {
+		return "", 0, malformed(server, err)
+	}
+	return eid, doc.Timestamp, nil
+}
+
+// timestampTimeout bounds one of several servers' answers that a client waits for.
+const timestampTimeout = 10 * time.Second
 
 // OpenIDSubject asks another server whose OpenID token this is. The answer must be a user of that server. Central services ask it.
 func (s *Service) OpenIDSubject(ctx context.Context, t *tenant.Tenant, server id.Server, token string) (id.User, error) {

@@ -32,13 +32,9 @@ func (s *Service) Backfill(ctx context.Context, t *tenant.Tenant, r *Room, citin
 		return 0, err
 	}
 	defer s.joins.leave(key)
-	servers, err := s.JoinedServers(ctx, t.ID, r.NID)
+	servers, err := s.elsewhere(ctx, t, r)
 	if err != nil {
 		return 0, err
-	}
-	servers = slices.DeleteFunc(servers, func(server id.Server) bool { return server == t.Name })
-	if named, ok := r.ID.Server(); ok && slices.Contains(servers, named) { // the room's own server most likely has it all
-		servers = append([]id.Server{named}, slices.DeleteFunc(servers, func(server id.Server) bool { return server == named })...)
 	}
 	for _, server := range servers[:min(len(servers), backfillServers)] {
 		events, err := s.Remote.Backfill(ctx, t, server, r, citing, min(limit, backfillLimit))

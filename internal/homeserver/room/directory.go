@@ -371,9 +371,12 @@ func (s *Service) handlePublicRooms(ctx context.Context, r *httpapi.Request) (an
 		}
 		q.Limit, q.Since = n, r.Query("since")
 	}
-	server := id.Server(r.Query("server"))
-	if server == "" || server == r.Tenant.Name {
+	if name := r.Query("server"); name == "" || name == string(r.Tenant.Name) {
 		return s.Directory(ctx, r.Tenant.ID, q)
+	}
+	server, err := id.ParseServer(r.Query("server"))
+	if err != nil {
+		return nil, mxerror.InvalidParam.With("server is not a server name.")
 	}
 	if s.RemoteDirectory == nil {
 		return nil, mxerror.NotFound.With("The room directory of %s cannot be had.", server)

@@ -303,11 +303,8 @@ func (s *Service) timestampToEvent(ctx context.Context, r *httpapi.Request) (any
 	if err != nil {
 		return nil, err
 	}
-	e, err := s.rooms.ByTimestamp(ctx, v.t.ID, v.NID, int64(ts), backwards)
+	e, err := s.rooms.Closest(ctx, v.t, v.Room, v.user.User, int64(ts), backwards)
 	if err != nil {
-		return nil, err
-	}
-	if e, err = s.seen(ctx, v.t.ID, v.user.User, v.Room, e.ID()); err != nil {
 		return nil, err
 	}
 	return timestampReply{e.ID(), e.Timestamp()}, nil
