@@ -18,6 +18,7 @@ import (
 	"github.com/konsil-health/konsil/internal/foundation/config"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/keyring"
+	"github.com/konsil-health/konsil/internal/foundation/limit"
 	certs "github.com/konsil-health/konsil/internal/health/certificate"
 	"github.com/konsil-health/konsil/internal/homeserver/federation"
 	"github.com/konsil-health/konsil/internal/matrix/id"
@@ -85,7 +86,8 @@ func (n *node) directory(ctx context.Context, c *config.Config, ring *keyring.Ri
 			return err
 		}
 	}
-	o := directory.Options{Store: store, Base: c.Central.URL, TokenKey: tokenKey(ring), StateKey: ring.Derive("directory sign-in state", 32), Log: log}
+	o := directory.Options{Store: store, Base: c.Central.URL, TokenKey: tokenKey(ring), StateKey: ring.Derive("directory sign-in state", 32), Log: log,
+		Limiter: limit.New(limit.Options{Off: !c.RateLimits})}
 	var err error
 	if o.Member, err = n.memberOf(ctx, c, log); err != nil {
 		return err

@@ -24,6 +24,7 @@ const (
 	CodeBusinessRule = "business-rule"
 	CodeTooCostly    = "too-costly"
 	CodeException    = "exception"
+	CodeThrottled    = "throttled"
 )
 
 // Issue is one thing that is wrong with a request or a resource.

@@ -29,17 +29,20 @@ const (
 
 // Code systems and extensions of the directory's profiles (package de.gematik.fhir.directory).
 const (
-	SystemTelematikID          = "https://gematik.de/fhir/sid/telematik-id"
-	SystemOrigin               = "https://gematik.de/fhir/directory/CodeSystem/Origin"
-	SystemOrganizationOID      = "https://gematik.de/fhir/directory/CodeSystem/OrganizationProfessionOID"
-	SystemPractitionerOID      = "https://gematik.de/fhir/directory/CodeSystem/PractitionerProfessionOID"
-	SystemConnectionType       = "https://gematik.de/fhir/directory/CodeSystem/EndpointDirectoryConnectionType"
-	SystemPayloadType          = "https://gematik.de/fhir/directory/CodeSystem/EndpointDirectoryPayloadType"
-	SystemEndpointVisibility   = "https://gematik.de/fhir/directory/CodeSystem/EndpointVisibilityCS"
-	SystemSpecialty            = "urn:oid:1.3.6.1.4.1.19376.3.276.1.5.4"
-	ExtensionEndpointVisible   = "https://gematik.de/fhir/directory/StructureDefinition/EndpointVisibility"
-	ExtensionOwnerTelematikID  = "https://gematik.de/fhir/directory/StructureDefinition/OwnerTelematikIdEx"
-	ExtensionOrganizationHides = "https://gematik.de/fhir/directory/StructureDefinition/OrganizationVisibility"
+	SystemTelematikID           = "https://gematik.de/fhir/sid/telematik-id"
+	SystemOrigin                = "https://gematik.de/fhir/directory/CodeSystem/Origin"
+	SystemOrganizationOID       = "https://gematik.de/fhir/directory/CodeSystem/OrganizationProfessionOID"
+	SystemPractitionerOID       = "https://gematik.de/fhir/directory/CodeSystem/PractitionerProfessionOID"
+	SystemConnectionType        = "https://gematik.de/fhir/directory/CodeSystem/EndpointDirectoryConnectionType"
+	SystemPayloadType           = "https://gematik.de/fhir/directory/CodeSystem/EndpointDirectoryPayloadType"
+	SystemEndpointVisibility    = "https://gematik.de/fhir/directory/CodeSystem/EndpointVisibilityCS"
+	SystemSpecialty             = "urn:oid:1.3.6.1.4.1.19376.3.276.1.5.4"
+	ExtensionEndpointVisible    = "https://gematik.de/fhir/directory/StructureDefinition/EndpointVisibility"
+	ExtensionOwnerTelematikID   = "https://gematik.de/fhir/directory/StructureDefinition/OwnerTelematikIdEx"
+	ExtensionHolderID           = "https://gematik.de/fhir/directory/StructureDefinition/holder-id-ex"
+	ExtensionCoveragePostalCode = "https://gematik.de/fhir/directory/StructureDefinition/ServiceCoveragePostalCode"
+	ExtensionNCPeHCountry       = "https://gematik.de/fhir/ti/StructureDefinition/ncpeh-country-extension"
+	ExtensionOrganizationHides  = "https://gematik.de/fhir/directory/StructureDefinition/OrganizationVisibility"
 )
 
 // ErrFormat is wrapped by errors about a resource's JSON.

@@ -31,11 +31,16 @@ var parameterName = regexp.MustCompile(`^_?[A-Za-z][A-Za-z0-9_-]{0,63}$`)
 // Query is a parsed search: what to look for and how to show it.
 type Query struct {
 	Filters []Filter // all must match
-	// Text is the value of _text, empty where there is none.
-	Text     string
-	Includes []Include
-	Count    int
-	Offset   int
+	// Has are the reverse chains, all of which must match.
+	Has []Has
+	// Text is the value of _text, empty where there is none. ComplexText is _complexSearch=true.
+	Text        string
+	ComplexText bool
+	Includes    []Include
+	// RevIncludes ask for resources that refer to a match.
+	RevIncludes []Include
+	Count       int
+	Offset      int
 	// OnlyCount is _summary=count: the total without entries.
 	OnlyCount bool
 	// Other holds the pairs that only the page's links need: the query without _offset.
@@ -51,6 +56,12 @@ type Filter struct {
 	Path     []string
 	Modifier string // contains, exact, text, not, missing … without the colon
 	Values   []Value
+}
+
+// Has asks for resources that another one refers to and that matches a filter: _has:Type:Reference:filter.
+type Has struct {
+	Type, Reference string
+	Filter          Filter
 }
 
 // Name is the chain as it is written.
@@ -136,7 +147,16 @@ func (q *Query) add(key, value string) error {
 		if !slices.Contains([]string{"json", "application/json", "application/fhir+json"}, value) {
 			return Refuse(badRequest, CodeNotSupported, "the directory answers in JSON only")
 		}
-	case "_pretty", "_total":
+	case "_pretty":
+	case "_total":
+		if value != "none" && value != "estimate" && value != "accurate" {
+			return Refuse(badRequest, CodeValue, "_total is none, estimate or accurate, not %.40q", value)
+		}
+	case "_complexSearch":
+		if value != "true" && value != "false" {
+			return Refuse(badRequest, CodeValue, "_complexSearch is true or false, not %.40q", value)
+		}
+		q.ComplexText = value == "true"
 	case "_text":
 		if q.Text != "" {
 			return Refuse(badRequest, CodeInvalid, "_text twice")
@@ -147,19 +167,51 @@ func (q *Query) add(key, value string) error {
 			q.Includes = append(q.Includes, Include{Parameter: "*"})
 			return nil
 		}
-		kind, parameter, ok := strings.Cut(value, ":")
-		parameter, _, _ = strings.Cut(parameter, ":") // the target's type may follow
-		if !ok || !typePattern.MatchString(kind) || parameter != "*" && !parameterName.MatchString(parameter) {
-			return Refuse(badRequest, CodeValue, "_include is Type:parameter, not %.64q", value)
+		include, err := parseInclude(key, value)
+		if err != nil {
+			return err
 		}
-		q.Includes = append(q.Includes, Include{Type: kind, Parameter: parameter})
+		q.Includes = append(q.Includes, include)
+	case "_revinclude":
+		include, err := parseInclude(key, value)
+		if err != nil {
+			return err
+		}
+		q.RevIncludes = append(q.RevIncludes, include)
 	default:
+		if chain, ok := strings.CutPrefix(key, "_has:"); ok {
+			return q.has(chain, value)
+		}
 		f, err := parseFilter(key, value)
 		if err != nil {
 			return err
 		}
 		q.Filters = append(q.Filters, f)
 	}
+	return nil
+}
+
+// parseInclude reads "Type:parameter"; the target's type may follow.
+func parseInclude(key, value string) (Include, error) {
+	kind, parameter, ok := strings.Cut(value, ":")
+	parameter, _, _ = strings.Cut(parameter, ":")
+	if !ok || !typePattern.MatchString(kind) || parameter != "*" && !parameterName.MatchString(parameter) {
+		return Include{}, Refuse(badRequest, CodeValue, "%s is Type:parameter, not %.64q", key, value)
+	}
+	return Include{Type: kind, Parameter: parameter}, nil
+}
+
+// has reads what stands behind "_has:".
+func (q *Query) has(chain, value string) error {
+	parts := strings.SplitN(chain, ":", 3)
+	if len(parts) != 3 || !typePattern.MatchString(parts[0]) || !parameterName.MatchString(parts[1]) {
+		return Refuse(badRequest, CodeValue, "_has is _has:Type:reference:parameter, not %.64q", chain)
+	}
+	f, err := parseFilter(parts[2], value)
+	if err != nil {
+		return err
+	}
+	q.Has = append(q.Has, Has{Type: parts[0], Reference: parts[1], Filter: f})
 	return nil
 }
 

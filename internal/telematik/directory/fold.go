@@ -63,11 +63,13 @@ func starts(folded string) []string {
 	return all
 }
 
-func cut(s string) string {
-	if len(s) <= maxFolded {
+func cut(s string) string { return cutAt(s, maxFolded) }
+
+func cutAt(s string, n int) string {
+	if len(s) <= n {
 		return s
 	}
-	return strings.ToValidUTF8(s[:maxFolded], "")
+	return strings.ToValidUTF8(s[:n], "")
 }
 
 // after returns the first value that does not begin with a prefix, for a range over bytes.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/database/databasetest"
+	"github.com/konsil-health/konsil/internal/foundation/limit"
 	"github.com/konsil-health/konsil/internal/health/certificate"
 	"github.com/konsil-health/konsil/internal/health/fhir"
 	"github.com/konsil-health/konsil/internal/health/jose"
@@ -35,6 +36,7 @@ type rig struct {
 	pki     *card.PKI
 	store   *directory.Store
 	service *directory.Service
+	options directory.Options
 	issuer  *idp.Issuer
 	base    string
 	idpURL  string
@@ -68,7 +70,7 @@ func newRig(t *testing.T, db *database.DB) *rig {
 	r.issuer = idp.New(idp.Options{URL: r.idpURL, Signer: signer, Key: encryption, Trust: r.pki.Trust(), Revoked: r.pki.Revoked, Now: clock,
 		Clients: map[string][]string{"vzd": {r.base + "/signin-gematik-idp-dienst"}}})
 	r.store = filled(t, db)
-	r.service = directory.New(directory.Options{
+	options := directory.Options{
 		Store: r.store, Base: r.base, TokenKey: key, Trust: r.pki.Trust(), Revoked: r.pki.Revoked, Now: clock,
 		UserInfo: func(_ context.Context, server id.Server, token string) (id.User, error) {
 			switch token {
@@ -99,10 +101,18 @@ func newRig(t *testing.T, db *database.DB) *rig {
 			}
 			return p.Identity, nil
 		}},
-	})
+	}
+	r.options = options
+	r.service = directory.New(options)
 	mux.Handle("/idp/", r.issuer.Routes("/idp"))
-	mux.Handle("/", r.service.Routes())
+	mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) { r.service.Routes().ServeHTTP(w, req) })
 	return r
+}
+
+// limit replaces the service by one with limits.
+func (r *rig) limit(l *limit.Limiter) {
+	r.options.Limiter = l
+	r.service = directory.New(r.options)
 }
 
 // call sends a request and decodes the answer.

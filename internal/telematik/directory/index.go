@@ -17,6 +17,7 @@ const (
 	text  kind = iota + 1 // by prefix of words, folded
 	token                 // by code, optionally with its system
 	near                  // by distance
+	ref                   // by what it refers to
 )
 
 // parameter is a search parameter of a resource type: where its values stand.
@@ -54,13 +55,16 @@ var parameters = map[string][]parameter{
 	},
 	fhir.PractitionerRole: {
 		{"active", token, active}, {"identifier", token, codings("identifier")}, {"specialty", token, withDisplay("specialty")}, {"role", token, withDisplay("code")},
+		{"holder-id", token, holderID},
 	},
 	fhir.Organization: {
 		{"active", token, active}, {"identifier", token, codings("identifier")}, {"name", text, texts("name")}, {"alias", text, texts("alias")},
 		{"type", token, withDisplay("type")}, {"type-display", text, texts("type", "coding", "display")},
+		{"organizationVisibility", token, visibility}, {"ncpeh-country", token, extensionCodings(fhir.ExtensionNCPeHCountry)},
 	},
 	fhir.HealthcareService: {
 		{"active", token, active}, {"identifier", token, codings("identifier")}, {"name", text, texts("name")}, {"specialty", token, withDisplay("specialty")},
+		{"holder-id", token, holderID}, {"coverageAreaPostalCode", text, coveragePostalCodes},
 		{"service-type", token, withDisplay("type")}, {"service-category", token, withDisplay("category")}, {"characteristic", token, withDisplay("characteristic")},
 	},
 	fhir.Location: {
@@ -131,10 +135,46 @@ func address(r *fhir.Resource) []fhir.Coding {
 }
 
 func visibility(r *fhir.Resource) []fhir.Coding {
-	if r.HiddenFromInsured() {
-		return []fhir.Coding{{System: fhir.SystemEndpointVisibility, Code: "hide-versicherte"}}
+	return extensionCodings(fhir.ExtensionEndpointVisible, fhir.ExtensionOrganizationHides)(r)
+}
+
+// extensionCodings finds the Coding values of extensions.
+func extensionCodings(urls ...string) func(*fhir.Resource) []fhir.Coding {
+	return func(r *fhir.Resource) []fhir.Coding {
+		var all []fhir.Coding
+		for _, url := range urls {
+			for _, v := range r.Extensions(url) {
+				m, _ := v.(map[string]any)
+				system, _ := m["system"].(string)
+				if code, ok := m["code"].(string); ok {
+					all = append(all, fhir.Coding{System: system, Code: code})
+				}
+			}
+		}
+		return all
 	}
-	return nil
+}
+
+func holderID(r *fhir.Resource) []fhir.Coding {
+	var all []string
+	for _, v := range r.Extensions(fhir.ExtensionHolderID) {
+		if code, ok := v.(string); ok {
+			all = append(all, code)
+		}
+	}
+	return plain(all)
+}
+
+func coveragePostalCodes(r *fhir.Resource) []fhir.Coding {
+	var all []string
+	for _, v := range r.At("coverageArea", "extension") {
+		if m, ok := v.(map[string]any); ok && m["url"] == fhir.ExtensionCoveragePostalCode {
+			if code, ok := m["valueString"].(string); ok {
+				all = append(all, code)
+			}
+		}
+	}
+	return plain(all)
 }
 
 func ownerID(r *fhir.Resource) []fhir.Coding {
@@ -170,7 +210,7 @@ func index(r *fhir.Resource, find lookup) rows {
 	out := rows{strings: map[[2]string]struct{}{}, tokens: map[[3]string]struct{}{}, hidden: r.HiddenFromInsured()}
 	root := short[r.Type()]
 	out.take(root+":", "", r, slices.Concat(parameters[r.Type()], everywhere))
-	words := sentence(r)
+	sentences := texted(r)
 	switch r.Type() {
 	case fhir.Endpoint:
 		out.active = slices.Contains(r.Strings("status"), "active")
@@ -195,7 +235,7 @@ func index(r *fhir.Resource, find lookup) rows {
 			}
 			out.take(mark+root+":"+l.name+".", l.name, target, parameters[l.target])
 			if l.target != fhir.Endpoint {
-				words += " " + sentence(target)
+				sentences = append(sentences, texted(target)...)
 			}
 			switch {
 			case l.name == "practitioner":
@@ -208,8 +248,10 @@ func index(r *fhir.Resource, find lookup) rows {
 			}
 		}
 	}
-	for word := range strings.FieldsSeq(fold(words)) {
-		out.strings[[2]string{root + ":_text", cut(word)}] = struct{}{}
+	for _, s := range sentences {
+		for _, start := range starts(fold(s)) {
+			out.strings[[2]string{root + ":_text", cutAt(start, maxPhrase)}] = struct{}{}
+		}
 	}
 	return out
 }
@@ -247,22 +289,50 @@ func (out *rows) take(prefix, chain string, r *fhir.Resource, all []parameter) {
 	}
 }
 
-// sentence is what _text finds of a resource: names, displays, address and identifiers.
-func sentence(r *fhir.Resource) string {
+// maxPhrase bounds what follows a word in the full-text index, in bytes: room for phrases between quotation marks.
+const maxPhrase = 64
+
+// domainSystems are the naming systems of the identifiers that full-text search finds (FHIR_VZD_HOWTO_Search, "Contents of the _text attribute").
+var domainSystems = []string{fhir.SystemTelematikID, "http://fhir.de/StructureDefinition/identifier-bsnr", "http://fhir.de/StructureDefinition/identifier-kzva",
+	"http://fhir.de/StructureDefinition/identifier-iknr"}
+
+// texted is what _text finds of a resource: names, concepts, address and identifiers.
+func texted(r *fhir.Resource) []string {
 	var all []string
-	for _, path := range [][]string{
-		{"name"}, {"name", "text"}, {"name", "family"}, {"name", "given"}, {"name", "prefix"}, {"alias"}, {"type", "coding", "display"}, {"specialty", "coding", "display"},
-		{"qualification", "code", "coding", "display"}, {"address", "line"}, {"address", "city"}, {"address", "postalCode"}, {"identifier", "value"},
-	} {
+	for _, path := range textPaths[r.Type()] {
 		all = append(all, r.Strings(path...)...)
 	}
-	return strings.Join(all, " ")
+	if r.Type() == fhir.Practitioner {
+		for _, c := range personName(r) {
+			all = append(all, c.Code)
+		}
+	}
+	for _, c := range r.Codings("identifier") {
+		if slices.Contains(domainSystems, c.System) {
+			all = append(all, c.Code)
+		}
+	}
+	return all
+}
+
+var textPaths = map[string][][]string{
+	fhir.Organization:      {{"name"}, {"alias"}, {"type", "coding", "display"}, {"type", "coding", "code"}},
+	fhir.HealthcareService: {{"name"}, {"specialty", "coding", "display"}, {"type", "coding", "display"}},
+	fhir.Location:          {{"address", "line"}, {"address", "city"}, {"address", "postalCode"}},
+	fhir.Practitioner:      {{"qualification", "code", "coding", "display"}},
+	fhir.PractitionerRole:  {{"specialty", "coding", "display"}},
+	fhir.Endpoint:          {{"name"}},
 }
 
 // parameterOf finds what a filter's chain means for a root type.
 func parameterOf(root string, path []string) (parameter, bool) {
 	switch len(path) {
 	case 1:
+		for _, l := range links[root] {
+			if l.name == path[0] {
+				return parameter{name: l.name, kind: ref}, true
+			}
+		}
 		for _, p := range slices.Concat(parameters[root], everywhere) {
 			if p.name == path[0] {
 				return p, true

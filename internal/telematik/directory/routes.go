@@ -19,6 +19,9 @@ func (s *Service) Routes() http.Handler {
 	mux.HandleFunc("GET /tim-authenticate", s.timAuthenticate)
 	mux.HandleFunc("GET /owner-authenticate", s.ownerAuthenticate)
 	mux.HandleFunc("GET /signin-gematik-idp-dienst", s.signIn)
+	for _, path := range []string{searchPath, fdvSearchPath, ownerPath} {
+		mux.HandleFunc("GET "+path+"/metadata", s.capabilities(path))
+	}
 	mux.HandleFunc("GET "+searchPath+"/{type}", s.search(false))
 	mux.HandleFunc("GET "+searchPath+"/{type}/{id}", s.read(false))
 	mux.HandleFunc("GET "+fdvSearchPath+"/{type}", s.search(true))
@@ -51,29 +54,54 @@ func crossOrigin(next http.Handler) http.Handler {
 // search answers a search. What was searched for is never logged (TIP1-A_5549).
 func (s *Service) search(insured bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		v, err := s.view(r, insured)
+		v, who, err := s.view(r, insured)
+		if err == nil {
+			err = s.throttle(w, who)
+		}
 		if err != nil {
 			s.refuse(w, err)
 			return
 		}
-		bundle, err := s.o.Store.Search(r.Context(), r.PathValue("type"), r.URL.RawQuery, v)
+		bundle, err := s.find(r, v)
 		if err != nil {
 			s.refuse(w, err)
 			return
 		}
+		s.taken(who, bundle)
 		send(w, http.StatusOK, bundle)
 	}
+}
+
+// find runs a search; the interface for insured people has named queries beside.
+func (s *Service) find(r *http.Request, v View) (*fhir.Bundle, error) {
+	kind, query := r.PathValue("type"), r.URL.Query().Get("_query")
+	switch {
+	case query == "":
+		return s.o.Store.Search(r.Context(), kind, r.URL.RawQuery, v)
+	case v.Insured && kind == fhir.HealthcareService && (query == "near" || query == "nearPharmacy"):
+		return s.o.Store.Near(r.Context(), r.URL.RawQuery, v)
+	}
+	return nil, fhir.Refuse(http.StatusBadRequest, fhir.CodeNotSupported, "there is no query %.40q here", query)
 }
 
 // read answers one resource; whether it is active is for the client to look at (dossier §4.3).
 func (s *Service) read(insured bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if _, err := s.view(r, insured); err != nil {
+		v, who, err := s.view(r, insured)
+		if err == nil {
+			err = s.throttle(w, who)
+		}
+		if err != nil {
 			s.refuse(w, err)
 			return
 		}
 		resource, _, err := s.o.Store.Get(r.Context(), r.PathValue("type")+"/"+r.PathValue("id"))
-		if err == nil && (resource == nil || insured && resource.HiddenFromInsured()) {
+		hidden := false
+		if err == nil && resource != nil {
+			hidden, err = s.o.Store.hidden(r.Context(), resource, v)
+			s.taken(who, &fhir.Bundle{Entry: make([]fhir.Entry, 1)})
+		}
+		if err == nil && (resource == nil || hidden) {
 			err = fhir.Refuse(http.StatusNotFound, fhir.CodeNotFound, "there is no such resource")
 		}
 		if err != nil {
@@ -85,13 +113,14 @@ func (s *Service) read(insured bool) http.HandlerFunc {
 }
 
 // view checks the token of a search. Every owner may search as well.
-func (s *Service) view(r *http.Request, insured bool) (View, error) {
+func (s *Service) view(r *http.Request, insured bool) (v View, who string, err error) {
+	v = View{Insured: insured, Base: s.o.Base + searchPath}
+	paths := []string{searchPath, ownerPath}
 	if insured {
-		_, err := s.allowed(bearer(r), fdvSearchPath)
-		return View{Insured: true, Base: s.o.Base + fdvSearchPath}, login(err)
+		v.Base, paths = s.o.Base+fdvSearchPath, []string{fdvSearchPath}
 	}
-	_, err := s.allowed(bearer(r), searchPath, ownerPath)
-	return View{Base: s.o.Base + searchPath}, login(err)
+	access, err := s.allowed(bearer(r), paths...)
+	return v, access.Subject, login(err)
 }
 
 func login(err error) error {

@@ -42,7 +42,7 @@ func (s *Store) Search(ctx context.Context, root, rawQuery string, v View) (*fhi
 	if err != nil {
 		return nil, err
 	}
-	b, err := s.plan(root, q, v)
+	b, err := s.plan(ctx, root, q, v)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +87,7 @@ type condition struct {
 }
 
 // plan turns a query into SQL. The most selective filter gives the candidates, the others are asked of each.
-func (s *Store) plan(root string, q *fhir.Query, v View) (*builder, error) {
+func (s *Store) plan(ctx context.Context, root string, q *fhir.Query, v View) (*builder, error) {
 	b := &builder{root: root, postgres: s.db.Postgres(), insured: v.Insured}
 	b.where = append(b.where, "r.type = "+b.arg(root))
 	if v.Insured {
@@ -105,7 +105,7 @@ func (s *Store) plan(root string, q *fhir.Query, v View) (*builder, error) {
 			b.where = append(b.where, "r.active")
 			continue
 		}
-		c, err := b.filter(f, p)
+		c, err := b.filter(root, f, p)
 		if err != nil {
 			return nil, err
 		}
@@ -116,38 +116,83 @@ func (s *Store) plan(root string, q *fhir.Query, v View) (*builder, error) {
 	if !seen {
 		return nil, fhir.Refuse(http.StatusBadRequest, fhir.CodeRequired, "the filter %s=%s is mandatory", mandatory[0], mandatory[1])
 	}
-	for word := range strings.FieldsSeq(q.Text) {
-		var any []string
-		for _, spelling := range spellings(word) {
-			for part := range strings.FieldsSeq(spelling) {
-				any = append(any, b.prefix(part))
-			}
-		}
-		if len(any) > 0 {
-			conditions = append(conditions, condition{table: "directory_string", inner: "x.param = " + b.arg(short[root]+":_text") + " AND (" + strings.Join(any, " OR ") + ")", cost: 2})
+	for _, h := range q.Has {
+		if err := b.has(h); err != nil {
+			return nil, err
 		}
 	}
+	words, err := s.text(ctx, b, q)
+	if err != nil {
+		return nil, err
+	}
+	conditions = append(conditions, words...)
 	slices.SortStableFunc(conditions, func(x, y condition) int { return cmp.Compare(x.cost, y.cost) })
 	for i, c := range conditions {
 		switch {
 		case c.not:
-			b.where = append(b.where, "NOT EXISTS (SELECT 1 FROM "+c.table+" x WHERE x.nid = r.nid AND "+c.inner+")")
+			b.where = append(b.where, c.negated())
 		case i == 0 && c.cost < 3:
 			b.where = append(b.where, "r.nid IN (SELECT x.nid FROM "+c.table+" x WHERE "+c.inner+")")
 		default:
-			b.where = append(b.where, "EXISTS (SELECT 1 FROM "+c.table+" x WHERE x.nid = r.nid AND "+c.inner+")")
+			b.where = append(b.where, c.exists())
 		}
 	}
 	return b, nil
 }
 
+func (c condition) exists() string {
+	return "EXISTS (SELECT 1 FROM " + c.table + " x WHERE x.nid = r.nid AND " + c.inner + ")"
+}
+
+func (c condition) negated() string { return "NOT " + c.exists() }
+
+// has restricts the matches to those that another resource refers to (_has).
+func (b *builder) has(h fhir.Has) error {
+	var through *link
+	for i, l := range links[h.Type] {
+		if l.name == h.Reference && l.target == b.root {
+			through = &links[h.Type][i]
+		}
+	}
+	if through == nil {
+		return fhir.Refuse(http.StatusBadRequest, fhir.CodeNotSupported, "no %.64s refers to %s by %.64s", h.Type, b.root, h.Reference)
+	}
+	p, ok := parameterOf(h.Type, h.Filter.Path)
+	if !ok || p.kind == near {
+		return fhir.Refuse(http.StatusBadRequest, fhir.CodeNotSupported, "%.64s cannot be searched by %.64s", h.Type, h.Filter.Name())
+	}
+	c, err := b.filter(h.Type, h.Filter, p)
+	if err != nil {
+		return err
+	}
+	membership := "f.nid IN (SELECT x.nid FROM " + c.table + " x WHERE " + c.inner + ")"
+	if c.not {
+		membership = "f.nid NOT IN (SELECT x.nid FROM " + c.table + " x WHERE " + c.inner + ")"
+	}
+	seen := ""
+	if b.insured {
+		seen = " AND NOT s.hidden"
+	}
+	b.where = append(b.where, "r.id IN (SELECT substr(f.target, "+strconv.Itoa(len(b.root)+2)+") FROM directory_reference f JOIN directory_resource s ON s.nid = f.nid WHERE f.element = "+
+		b.arg(through.element)+" AND s.type = "+b.arg(h.Type)+seen+" AND "+membership+")")
+	return nil
+}
+
 // filter writes one search parameter as SQL.
-func (b *builder) filter(f fhir.Filter, p parameter) (condition, error) {
-	name := short[b.root] + ":" + f.Name()
+func (b *builder) filter(root string, f fhir.Filter, p parameter) (condition, error) {
+	name := short[root] + ":" + f.Name()
 	unknown := func() (condition, error) {
 		return condition{}, fhir.Refuse(http.StatusBadRequest, fhir.CodeNotSupported, "%s does not know the modifier :%.20s", f.Name(), f.Modifier)
 	}
+	if f.Modifier == "missing" && p.kind != near {
+		return b.missing(root, name, f, p)
+	}
 	switch p.kind {
+	case ref:
+		if f.Modifier != "" {
+			return unknown()
+		}
+		return b.refers(root, f, p)
 	case near:
 		if f.Modifier != "" {
 			return unknown()
@@ -187,6 +232,52 @@ func (b *builder) filter(f fhir.Filter, p parameter) (condition, error) {
 		cost = 4
 	}
 	return condition{table: "directory_token", inner: b.named(name) + " AND (" + strings.Join(any, " OR ") + ")", cost: cost, not: f.Modifier == "not"}, nil
+}
+
+// missing asks whether an element has any value; all values of one parameter are in one table.
+func (b *builder) missing(root, name string, f fhir.Filter, p parameter) (condition, error) {
+	if len(f.Values) != 1 || f.Values[0].Text() != "true" && f.Values[0].Text() != "false" {
+		return condition{}, fhir.Refuse(http.StatusBadRequest, fhir.CodeValue, "%s:missing is true or false", f.Name())
+	}
+	c := condition{cost: 4, not: f.Values[0].Text() == "true"}
+	switch p.kind {
+	case ref:
+		c.table, c.inner = "directory_reference", "x.element = "+b.arg(linkOf(root, p.name).element)
+	case text:
+		c.table, c.inner = "directory_string", b.named(name)
+	default:
+		c.table, c.inner = "directory_token", b.named(name)
+	}
+	return c, nil
+}
+
+func linkOf(root, name string) link {
+	for _, l := range links[root] {
+		if l.name == name {
+			return l
+		}
+	}
+	return link{}
+}
+
+// refers compares what an element refers to: an id, "Type/id" or an address that ends so.
+func (b *builder) refers(root string, f fhir.Filter, p parameter) (condition, error) {
+	l := linkOf(root, p.name)
+	var any []string
+	for _, v := range f.Values {
+		id := v.Text()
+		if i := strings.LastIndexByte(id, '/'); i >= 0 {
+			if !strings.HasSuffix("/"+id[:i], "/"+l.target) {
+				continue // a reference to another type finds nothing
+			}
+			id = id[i+1:]
+		}
+		any = append(any, "x.target = "+b.arg(l.target+"/"+id))
+	}
+	if len(any) == 0 {
+		any = []string{"1 = 0"}
+	}
+	return condition{table: "directory_reference", inner: "x.element = " + b.arg(l.element) + " AND (" + strings.Join(any, " OR ") + ")"}, nil
 }
 
 // named restricts rows to a parameter; professionals find hidden endpoints too.
@@ -252,11 +343,17 @@ func (b *builder) circle(f fhir.Filter) error {
 		return bad
 	}
 	b.near = &circle{n[0], n[1], n[2]}
-	high := n[2] / kilometresOfDegree
-	wide := min(180, high/max(0.01, math.Cos(n[0]*math.Pi/180)))
-	b.where = append(b.where, "EXISTS (SELECT 1 FROM directory_position x WHERE x.nid = r.nid AND x.latitude BETWEEN "+b.arg(int64((n[0]-high)*1e6))+" AND "+
-		b.arg(int64((n[0]+high)*1e6))+" AND x.longitude BETWEEN "+b.arg(int64((n[1]-wide)*1e6))+" AND "+b.arg(int64((n[1]+wide)*1e6))+")")
+	b.where = append(b.where, b.box())
 	return nil
+}
+
+// box is the square around the circle, for which there is an index.
+func (b *builder) box() string {
+	c := b.near
+	high := c.kilometres / kilometresOfDegree
+	wide := min(180, high/max(0.01, math.Cos(c.latitude*math.Pi/180)))
+	return "EXISTS (SELECT 1 FROM directory_position x WHERE x.nid = r.nid AND x.latitude BETWEEN " + b.arg(int64((c.latitude-high)*1e6)) + " AND " +
+		b.arg(int64((c.latitude+high)*1e6)) + " AND x.longitude BETWEEN " + b.arg(int64((c.longitude-wide)*1e6)) + " AND " + b.arg(int64((c.longitude+wide)*1e6)) + ")"
 }
 
 // find returns the resources of the page and how many match.
@@ -281,8 +378,18 @@ func (s *Store) find(ctx context.Context, b *builder, q *fhir.Query) ([]int64, i
 	return found, total, nil
 }
 
-// findNear sorts by distance, which no index can.
+// findNear is find for a search around a point, nearest first.
 func (s *Store) findNear(ctx context.Context, b *builder, q *fhir.Query, where string) ([]int64, int, error) {
+	found, total, err := s.around(ctx, b, where)
+	if err != nil || q.OnlyCount {
+		return nil, total, err
+	}
+	from := min(q.Offset, total)
+	return found[from:min(from+q.Count, total, max(from, fhir.MaxResults))], total, nil
+}
+
+// around sorts by distance, which no index can.
+func (s *Store) around(ctx context.Context, b *builder, where string) ([]int64, int, error) {
 	type place struct {
 		nid      int64
 		distance float64
@@ -308,9 +415,7 @@ func (s *Store) findNear(ctx context.Context, b *builder, q *fhir.Query, where s
 			found = append(found, p.nid)
 		}
 	}
-	total := len(found)
-	from := min(q.Offset, total)
-	return found[from:min(from+q.Count, total, max(from, fhir.MaxResults))], total, nil
+	return found, len(found), nil
 }
 
 // distance is the great-circle distance in kilometres.
@@ -327,38 +432,48 @@ func (s *Store) fill(ctx context.Context, bundle *fhir.Bundle, root string, nids
 	if err != nil || len(nids) == 0 {
 		return err
 	}
-	args := make([]any, len(nids))
-	for i, n := range nids {
-		args[i] = n
-	}
-	type row struct {
-		nid int64
-		r   *fhir.Resource
-	}
-	rows, err := s.db.Query(ctx, "SELECT nid, json FROM directory_resource WHERE nid IN ("+database.Marks(1, len(args))+")", args...)
-	all, err := database.All(rows, err, func(rows *sql.Rows) (row, error) {
-		var w row
-		var text string
-		if err := rows.Scan(&w.nid, &text); err != nil {
-			return w, err
-		}
-		var err error
-		w.r, err = fhir.Parse([]byte(text))
-		return w, err
-	})
+	reverse, err := referring(root, q)
 	if err != nil {
-		return fmt.Errorf("directory: reading: %w", err)
+		return err
 	}
-	slices.SortFunc(all, func(x, y row) int { return cmp.Compare(slices.Index(nids, x.nid), slices.Index(nids, y.nid)) })
+	matches, err := s.byNID(ctx, nids)
+	if err != nil {
+		return err
+	}
+	return s.present(ctx, bundle, matches, include, reverse, v)
+}
+
+// maxIncluded bounds what a page brings along beside its matches.
+const maxIncluded = 1000
+
+// present adds matches and what comes along with them.
+func (s *Store) present(ctx context.Context, bundle *fhir.Bundle, matches []*fhir.Resource, include []link, reverse []reverseLink, v View) error {
 	var linked []string
-	for _, w := range all {
-		bundle.Add(v.Base, w.r, "match")
+	known := map[string]bool{}
+	for _, r := range matches {
+		bundle.Add(v.Base, r, "match")
+		known[r.Reference()] = true
+	}
+	add := func(ref string) {
+		if !known[ref] && len(linked) < maxIncluded {
+			known[ref] = true
+			linked = append(linked, ref)
+		}
+	}
+	for _, r := range matches {
 		for _, l := range include {
-			for _, ref := range w.r.References(l.element) {
-				if !slices.Contains(linked, ref) {
-					linked = append(linked, ref)
-				}
+			for _, ref := range r.References(l.element) {
+				add(ref)
 			}
+		}
+	}
+	for _, l := range reverse {
+		sources, err := s.referring(ctx, matches, l)
+		if err != nil {
+			return err
+		}
+		for _, ref := range sources {
+			add(ref)
 		}
 	}
 	for _, ref := range linked {
@@ -366,11 +481,77 @@ func (s *Store) fill(ctx context.Context, bundle *fhir.Bundle, root string, nids
 		if err != nil {
 			return err
 		}
-		if r != nil && !(v.Insured && r.HiddenFromInsured()) {
+		if r == nil {
+			continue
+		}
+		hidden, err := s.hidden(ctx, r, v)
+		if err != nil {
+			return err
+		}
+		if !hidden {
 			bundle.Add(v.Base, r, "include")
 		}
 	}
 	return nil
+}
+
+// hidden says whether a resource is not for this viewer. A service hides with its organisation.
+func (s *Store) hidden(ctx context.Context, r *fhir.Resource, v View) (bool, error) {
+	if !v.Insured || r.HiddenFromInsured() {
+		return v.Insured, nil
+	}
+	if r.Type() != fhir.HealthcareService {
+		return false, nil
+	}
+	for _, ref := range r.References("providedBy") {
+		o, _, err := s.Get(ctx, ref)
+		if err != nil || o != nil && o.HiddenFromInsured() {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
+// reverseLink is a reference followed from its end.
+type reverseLink struct {
+	link
+	source string // the type that refers
+}
+
+// referring resolves _revinclude to references of other types to the root.
+func referring(root string, q *fhir.Query) ([]reverseLink, error) {
+	var all []reverseLink
+	for _, i := range q.RevIncludes {
+		known := false
+		for _, l := range links[i.Type] {
+			if l.target == root && (i.Parameter == "*" || i.Parameter == l.name) {
+				known = true
+				all = append(all, reverseLink{l, i.Type})
+			}
+		}
+		if !known {
+			return nil, fhir.Refuse(http.StatusBadRequest, fhir.CodeNotSupported, "no %.40s refers to %s by %.40s", i.Type, root, i.Parameter)
+		}
+	}
+	return all, nil
+}
+
+// referring lists the resources that refer to any of some matches.
+func (s *Store) referring(ctx context.Context, matches []*fhir.Resource, l reverseLink) ([]string, error) {
+	args := []any{l.element, l.source}
+	for _, r := range matches {
+		args = append(args, r.Reference())
+	}
+	rows, err := s.db.Query(ctx, "SELECT DISTINCT s.id FROM directory_reference f JOIN directory_resource s ON s.nid = f.nid WHERE f.element = $1 AND s.type = $2 AND f.target IN ("+
+		database.Marks(3, len(matches))+") ORDER BY s.id LIMIT "+strconv.Itoa(maxIncluded), args...)
+	ids, err := database.All(rows, err, database.Column[string])
+	if err != nil {
+		return nil, fmt.Errorf("directory: reading references: %w", err)
+	}
+	for i, id := range ids {
+		ids[i] = l.source + "/" + id
+	}
+	return ids, nil
 }
 
 // included resolves _include to links of the root.

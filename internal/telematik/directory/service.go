@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/konsil-health/konsil/internal/foundation/limit"
 	"github.com/konsil-health/konsil/internal/health/certificate"
 	"github.com/konsil-health/konsil/internal/health/jose"
 	"github.com/konsil-health/konsil/internal/matrix/id"
@@ -34,6 +35,8 @@ type Options struct {
 	// Trust checks the certificates of registration services (C.FD.SIG with oid_tim).
 	Trust   *certificate.Trust
 	Revoked func(*certificate.Certificate) error // nil skips it
+	// Limiter bounds how often and how much somebody may search; nil: no bound.
+	Limiter *limit.Limiter
 	// IDP lets card holders prove themselves; nil: only registration services bring owners.
 	IDP *IDP
 	Now func() time.Time // nil: time.Now
@@ -50,7 +53,8 @@ type IDP struct {
 
 // Service is the directory's HTTP side. It is safe for concurrent use.
 type Service struct {
-	o Options
+	o       Options
+	harvest harvest
 }
 
 // New returns the directory's interfaces.
@@ -65,7 +69,7 @@ func New(o Options) *Service {
 		o.StateKey = make([]byte, 32)
 		rand.Read(o.StateKey)
 	}
-	return &Service{o: o}
+	return &Service{o: o, harvest: harvest{meters: map[string]*meter{}}}
 }
 
 // Store returns what the service serves.
