@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -33,6 +34,9 @@ import (
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/telematik/fedlist"
 )
+
+// maxBridgePause is the longest pause before an application service is tried again: it is the operator's own and soon back.
+const maxBridgePause = 5 * time.Minute
 
 // node is everything behind the listeners.
 type node struct {
@@ -140,9 +144,13 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	var rooms *room.Service
 	var keys *encryption.Service
 	var notifications *push.Service
+	var bridges *appservice.Service
 	accounts = account.New(account.Options{
 		DB: n.db, Committer: n.committer, Feed: feed, Policy: rules, Log: log,
-		Config: accountConfig(c), AppService: services.ByToken, AppServiceByID: services.ByID,
+		Config: accountConfig(c), AppService: services.ByToken, AppServiceByID: services.ByID, ReservedUser: services.ReservedUser,
+		FindUser: func(ctx context.Context, t *tenant.Tenant, user id.User) (bool, error) {
+			return bridges.FindUser(ctx, t, user)
+		},
 		ProfileChanged: func(ctx context.Context, t *tenant.Tenant, user id.User) error {
 			return rooms.ProfileChanged(ctx, t, user)
 		},
@@ -186,8 +194,18 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 			p, err := accounts.Profile(ctx, t, user)
 			return text(p.DisplayName), text(p.AvatarURL), err
 		},
-		Exists: accounts.Exists,
-		Class:  push.Class,
+		Exists:   accounts.Exists,
+		Class:    push.Class,
+		MayAlias: services.MayAlias,
+		FindAlias: func(ctx context.Context, t *tenant.Tenant, alias id.Alias) (bool, error) {
+			return bridges.FindAlias(ctx, t, alias)
+		},
+		FindUser: func(ctx context.Context, t *tenant.Tenant, user id.User) (bool, error) {
+			return bridges.FindUser(ctx, t, user)
+		},
+		Networks: func(ctx context.Context, t tenant.ID, instance string) ([]int64, error) {
+			return bridges.Networks(ctx, t, instance)
+		},
 		Stored: func(ctx context.Context, t tenant.ID, e *room.Event, state room.State, plan *stream.Plan) error {
 			if err := n.federation.Relay(ctx, t, e, state, plan); err != nil { // first: it looks at the room's own destinations
 				return err
@@ -216,6 +234,8 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	n.ends(func() error { keys.Close(); return nil })
 	passing := ephemeral.New(ephemeral.Options{
 		DB: n.db, Committer: n.committer, Feed: feed, Rooms: rooms, Log: log, Presence: c.Presence,
+		Typed:           func(t tenant.ID, roomNID int64) { bridges.Typed(t, roomNID) },
+		PresenceChanged: func(t tenant.ID, user id.User) { bridges.PresenceChanged(t, user) },
 		Send: func(ctx context.Context, t *tenant.Tenant, destinations []id.Server, kind, key string, content jsontext.Value) {
 			n.federation.SendEDU(ctx, t, destinations, federation.EDU{Type: kind, Key: key, Content: content})
 		},
@@ -227,6 +247,9 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	n.stopping = syncs.Close
 	files := media.New(media.Options{DB: n.db, Policy: rules, Log: log, Config: mediaConfig(c), Remote: n.federation})
 	n.ends(func() error { files.Close(); return nil })
+	bridges = appservice.New(appservice.Options{DB: n.db, Feed: feed, Tenants: n.tenants, Registry: services, Accounts: accounts, Rooms: rooms,
+		Ephemeral: passing, Keys: keys, Log: log, RetryMin: c.Federation.Retry.First, RetryMax: min(c.Federation.Retry.Max, maxBridgePause)})
+	n.ends(func() error { bridges.Close(); return nil })
 
 	// What other servers ask and tell the slices.
 	n.federation.Devices = keys
@@ -250,6 +273,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	n.router.Add(syncs.Routes()...)
 	n.router.Add(keys.Routes()...)
 	n.router.Add(files.Routes()...)
+	n.router.Add(bridges.Routes()...)
 	n.router.Add(n.federation.Routes()...)
 	if c.HasRole(config.RoleRegistry) {
 		if n.registry, err = n.registration(c, ring, log); err != nil {
@@ -263,7 +287,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		}
 	}
 
-	n.starts = append(n.starts, n.federation.Start, func() {
+	n.starts = append(n.starts, n.federation.Start, bridges.Start, func() {
 		if err := rooms.Resume(context.WithoutCancel(ctx)); err != nil {
 			log.Error("staged events were not taken up", "error", err)
 		}

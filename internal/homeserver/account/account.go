@@ -52,6 +52,10 @@ type Options struct {
 	Acquainted func(ctx context.Context, t *tenant.Tenant, user id.User) (map[id.User]struct{}, error)
 	// AppService finds the application service of the tenant that owns a token.
 	AppService func(ctx context.Context, t *tenant.Tenant, token string) (*AppService, bool)
+	// ReservedUser says whether a user id belongs to an application service other than the one named (empty: to any) alone.
+	ReservedUser func(t *tenant.Tenant, user id.User, except string) bool
+	// FindUser asks application services for a user who does not exist and may be made by one now; it says whether to look again.
+	FindUser func(ctx context.Context, t *tenant.Tenant, user id.User) (bool, error)
 	// AppServiceByID finds the same by the registration's id.
 	AppServiceByID func(ctx context.Context, t *tenant.Tenant, registration string) (*AppService, bool)
 }

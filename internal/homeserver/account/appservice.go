@@ -27,6 +27,9 @@ func (a *AppService) Owns(user id.User) bool {
 	if user == a.Sender {
 		return true
 	}
+	if user.Server() != a.Sender.Server() {
+		return false
+	}
 	for _, re := range a.Users {
 		if loc := re.FindStringIndex(string(user)); loc != nil && loc[0] == 0 {
 			return true
@@ -57,19 +60,25 @@ func (s *Service) appService(ctx context.Context, t *tenant.Tenant, token string
 	return s.o.AppService(ctx, t, token)
 }
 
-// appServiceSession is the session of an application service acting as its own sender, whose account is made on first use.
+// appServiceSession is the session of an application service acting as its own sender, which no rate limit holds up.
 func (s *Service) appServiceSession(ctx context.Context, t *tenant.Tenant, as *AppService) (*httpapi.Session, error) {
-	exists, err := s.Exists(ctx, t.ID, as.Sender)
-	if err != nil {
+	if err := s.EnsureSender(ctx, t, as); err != nil {
 		return nil, err
 	}
-	if !exists {
-		_, err := s.Create(ctx, t, NewUser{Localpart: as.Sender.Localpart(), AppService: as.ID})
-		if err != nil && !errors.Is(err, mxerror.UserInUse) {
-			return nil, err
-		}
+	return &httpapi.Session{User: as.Sender, AppService: as.ID, Unlimited: true}, nil
+}
+
+// EnsureSender makes the account of an application service's own user where it is missing.
+func (s *Service) EnsureSender(ctx context.Context, t *tenant.Tenant, as *AppService) error {
+	exists, err := s.Exists(ctx, t.ID, as.Sender)
+	if err != nil || exists {
+		return err
 	}
-	return &httpapi.Session{User: as.Sender, AppService: as.ID, Unlimited: as.Unlimited}, nil
+	_, err = s.Create(ctx, t, NewUser{Localpart: as.Sender.Localpart(), AppService: as.ID, DisplayName: as.Sender.Localpart()})
+	if errors.Is(err, mxerror.UserInUse) {
+		return nil
+	}
+	return err
 }
 
 // Masquerade lets an application service act as a user of its namespaces, and as one of that user's devices (application-service API,
@@ -91,7 +100,7 @@ func (s *Service) Masquerade(ctx context.Context, t *tenant.Tenant, session *htt
 		if err != nil {
 			return nil, err
 		}
-		out.User = user
+		out.User, out.Unlimited = user, as.Unlimited
 	}
 	if device != "" {
 		known, err := s.hasDevice(ctx, t.ID, out.User, device)

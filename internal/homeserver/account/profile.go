@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"errors"
 	"regexp"
 	"strings"
 
@@ -96,6 +97,15 @@ func (s *Service) profileOf(ctx context.Context, r *httpapi.Request, field strin
 		return s.o.RemoteProfile(ctx, r.Tenant, user, field)
 	}
 	p, err := s.Profile(ctx, r.Tenant.ID, user)
+	if errors.Is(err, mxerror.NotFound) && s.o.FindUser != nil {
+		made, askErr := s.o.FindUser(ctx, r.Tenant, user)
+		if askErr != nil {
+			return nil, askErr
+		}
+		if made {
+			p, err = s.Profile(ctx, r.Tenant.ID, user)
+		}
+	}
 	return p.Fields, err
 }
 

@@ -123,10 +123,11 @@ func (s *Service) registerByAppService(ctx context.Context, r *httpapi.Request, 
 	if err != nil {
 		return nil, mxerror.InvalidUsername.With("the user name is not allowed")
 	}
-	if !as.Owns(user) {
+	if !as.Owns(user) || s.o.ReservedUser != nil && s.o.ReservedUser(r.Tenant, user, as.ID) {
 		return nil, mxerror.Exclusive.With("the user is not in the namespace of the application service")
 	}
-	return s.finishRegistration(ctx, r, q, NewUser{Localpart: user.Localpart(), AppService: as.ID})
+	return s.finishRegistration(ctx, r, q, NewUser{Localpart: user.Localpart(), AppService: as.ID,
+		DisplayName: user.Localpart()}) // bridges of the field expect one and replace it
 }
 
 // wished is the name that a client asks for: on a client host shared by all tenants it comes as a full user id, which found the tenant.
@@ -145,6 +146,9 @@ func (s *Service) available(ctx context.Context, t *tenant.Tenant, name string) 
 	user, err := id.NewUser(foldLogin(name), t.Name)
 	if err != nil {
 		return mxerror.InvalidUsername.With("the user name may hold a-z, 0-9 and ._=-/+ and at most 255 characters with the server name")
+	}
+	if s.o.ReservedUser != nil && s.o.ReservedUser(t, user, "") {
+		return mxerror.Exclusive.With("this user name is reserved by an application service")
 	}
 	if _, err := s.byLogin(ctx, t, user.Localpart()); !errors.Is(err, mxerror.NotFound) {
 		if err == nil {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package appservice owns the registrations of application services (bots and bridges): it reads their files and finds one by its token, within
-// the tenant that it is registered with. Package account asks it who a token belongs to. It does not send events to them yet.
-// Specification: application-service API, "Registration".
+// Package appservice serves bots and bridges. It reads their registrations and finds one by its token, within the tenant that it is registered
+// with, which package account asks it for; it tells each of them what concerns it, as a consumer of the tenant's stream with a position of its
+// own (engine rule 32); it asks them about users, aliases and their networks.
+// Specification: application-service API v1.19; MSC2409 and MSC3202 for encryption.
 package appservice

@@ -5,7 +5,6 @@ package appservice
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -59,8 +58,8 @@ func TestLoad(t *testing.T) {
 	if _, ok := r.ByID(t.Context(), hs1, "other"); ok {
 		t.Error("an id is known to another tenant")
 	}
-	if ids := r.IDs("hs1"); !slices.Equal(ids, []string{"bridge"}) {
-		t.Error(ids)
+	if list := r.of("hs1"); len(list) != 1 || list[0].ID != "bridge" || !list[0].PushEphemeral || list[0].url == nil {
+		t.Error(list)
 	}
 	if empty, err := Load("", ""); err != nil || len(empty.byID) != 0 {
 		t.Error(err)

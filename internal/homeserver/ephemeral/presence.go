@@ -216,6 +216,9 @@ func (s *Service) announce(ctx context.Context, t *tenant.Tenant, user id.User) 
 	n := s.o.Feed.WakeUsers(t.ID, audience...)
 	p.of(t.ID, user).changed = n
 	p.latest[t.ID] = n
+	if s.o.PresenceChanged != nil {
+		s.o.PresenceChanged(t.ID, user)
+	}
 	return servers, nil
 }
 

@@ -353,27 +353,40 @@ func (s *Service) OwnReceiptRooms(ctx context.Context, t tenant.ID, user id.User
 	return database.All(rows, err, database.Column[int64])
 }
 
+// ReceiptRooms returns the rooms in which anybody's receipts changed with positions in (from, to]. It looks at all of the tenant's receipts.
+func (s *Service) ReceiptRooms(ctx context.Context, t tenant.ID, from, to int64) ([]int64, error) {
+	rows, err := s.o.DB.Query(ctx, "SELECT DISTINCT room FROM receipt WHERE tenant = $1 AND position > $2 AND position <= $3", int64(t), from, to)
+	return database.All(rows, err, database.Column[int64])
+}
+
 // receiptEvent is the content of an m.receipt event: event → kind → user.
 type receiptEvent map[id.Event]map[string]map[id.User]receiptData
 
 // ReceiptsSince returns for each of the rooms the contents of m.receipt events with what changed in (from, to]; rooms without are absent. There
 // is more than one where a user marked the same event in several threads. Private receipts are shown to their owner alone.
 func (s *Service) ReceiptsSince(ctx context.Context, t tenant.ID, user id.User, rooms []int64, from, to int64) (map[int64][]jsontext.Value, error) {
+	return s.ReceiptsOf(ctx, t, rooms, from, to, func(u id.User) bool { return u == user })
+}
+
+// ReceiptsOf is [Service.ReceiptsSince] for a reader who is several users: private receipts are shown of those that own answers true for.
+func (s *Service) ReceiptsOf(ctx context.Context, t tenant.ID, rooms []int64, from, to int64, own func(id.User) bool) (map[int64][]jsontext.Value, error) {
 	contents := map[int64][]receiptEvent{}
 	for len(rooms) > 0 {
 		n := min(len(rooms), database.MaxMarks)
-		args := []any{int64(t), string(user), from, to}
+		args := []any{int64(t), from, to}
 		for _, r := range rooms[:n] {
 			args = append(args, r)
 		}
-		rows, err := s.o.DB.Query(ctx, `SELECT room, user_id, kind, thread, event_id, ts FROM receipt WHERE tenant = $1 AND position > $3 AND position <= $4
-			AND (kind = 'm.read' OR user_id = $2) AND room IN (`+database.Marks(5, n)+") ORDER BY position", args...)
+		rows, err := s.o.DB.Query(ctx, `SELECT room, user_id, kind, thread, event_id, ts FROM receipt WHERE tenant = $1 AND position > $2 AND position <= $3
+			AND room IN (`+database.Marks(4, n)+") ORDER BY position", args...)
 		_, err = database.All(rows, err, func(rows *sql.Rows) (struct{}, error) {
 			var c receipt
 			if err := rows.Scan(&c.room, &c.user, &c.kind, &c.thread, &c.event, &c.ts); err != nil {
 				return struct{}{}, err
 			}
-			contents[c.room] = c.put(contents[c.room])
+			if c.kind == Read || own(c.user) {
+				contents[c.room] = c.put(contents[c.room])
+			}
 			return struct{}{}, nil
 		})
 		if err != nil {

@@ -35,6 +35,9 @@ type Options struct {
 	Log       *slog.Logger
 	// Send hands an EDU to other servers; a newer one with the same key replaces one that has not been sent. Nil sends nothing.
 	Send func(ctx context.Context, t *tenant.Tenant, destinations []id.Server, kind, key string, content jsontext.Value)
+	// Typed and PresenceChanged, when set, are told that who types in a room or a user's presence has changed. They must not block.
+	Typed           func(t tenant.ID, roomNID int64)
+	PresenceChanged func(t tenant.ID, user id.User)
 	// Presence turns presence on.
 	Presence bool
 	// Now is the clock; nil is the system's. After runs f once after d and returns what stops it; nil is time.AfterFunc.

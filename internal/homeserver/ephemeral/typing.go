@@ -170,9 +170,17 @@ func (s *Service) setTyping(like *typingRoom, user id.User, duration time.Durati
 		delete(r.users, user)
 	}
 	if was != (duration > 0) {
-		r.changed = s.o.Feed.WakeUsers(r.t.ID, r.audience...)
+		s.typed(r)
 	}
 	s.schedule(r)
+}
+
+// typed tells that who types in a room has changed. The caller holds the mutex.
+func (s *Service) typed(r *typingRoom) {
+	r.changed = s.o.Feed.WakeUsers(r.t.ID, r.audience...)
+	if s.o.Typed != nil {
+		s.o.Typed(r.t.ID, r.nid)
+	}
 }
 
 // schedule sets the room's timer: to the end of the first who stops, or to its own end when nobody types. The caller holds the mutex.
@@ -218,7 +226,7 @@ func (s *Service) expire(r *typingRoom) {
 		}
 	}
 	if len(ended) > 0 {
-		r.changed = s.o.Feed.WakeUsers(r.t.ID, r.audience...)
+		s.typed(r)
 	}
 	s.schedule(r)
 	y.mu.Unlock()

@@ -94,7 +94,10 @@ func (s *Service) publicRooms(ctx context.Context, r *httpapi.Request) (any, err
 		if err != nil {
 			return nil, err
 		}
-		q.Limit, q.Since = n, r.Query("since")
+		q.Limit, q.Since, q.Instance = n, r.Query("since"), r.Query("third_party_instance_id")
+		if q.All, err = r.QueryBool("include_all_networks", false); err != nil {
+			return nil, err
+		}
 	}
 	return s.Rooms.Directory(ctx, r.Tenant.ID, q)
 }

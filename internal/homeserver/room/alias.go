@@ -68,6 +68,12 @@ func (s *Service) ResolveAlias(ctx context.Context, t *tenant.Tenant, alias id.A
 		return s.Remote.QueryDirectory(ctx, t, alias)
 	}
 	room, err := s.LocalAlias(ctx, t.ID, alias)
+	if err == nil && room == "" && s.FindAlias != nil {
+		var made bool
+		if made, err = s.FindAlias(ctx, t, alias); made && err == nil {
+			room, err = s.LocalAlias(ctx, t.ID, alias)
+		}
+	}
 	if err != nil {
 		return "", nil, err
 	}
@@ -222,12 +228,23 @@ func (s *Service) IsPublic(ctx context.Context, t tenant.ID, roomNID int64) (boo
 	return n > 0, err
 }
 
-// PublicRooms lists the rooms of the tenant's public directory.
-func (s *Service) PublicRooms(ctx context.Context, t tenant.ID) ([]*Room, error) {
-	rows, err := s.DB.Query(ctx, "SELECT room FROM public_room WHERE tenant = $1 ORDER BY room", int64(t))
-	nids, err := database.All(rows, err, database.Column[int64])
-	if err != nil {
-		return nil, err
+// PublicRooms lists the rooms of the tenant's public directory; a third-party network has one of its own (instance), which all adds.
+func (s *Service) PublicRooms(ctx context.Context, t tenant.ID, instance string, all bool) ([]*Room, error) {
+	var nids []int64
+	if instance == "" {
+		rows, err := s.DB.Query(ctx, "SELECT room FROM public_room WHERE tenant = $1 ORDER BY room", int64(t))
+		if nids, err = database.All(rows, err, database.Column[int64]); err != nil {
+			return nil, err
+		}
+	}
+	if (instance != "" || all) && s.Networks != nil {
+		more, err := s.Networks(ctx, t, instance)
+		if err != nil {
+			return nil, err
+		}
+		nids = append(nids, more...)
+		slices.Sort(nids)
+		nids = slices.Compact(nids)
 	}
 	var out []*Room
 	for _, n := range nids {

@@ -84,6 +84,11 @@ func (s *Service) handlePutAlias(ctx context.Context, r *httpapi.Request) (any, 
 	if alias.Server() != r.Tenant.Name {
 		return nil, mxerror.InvalidParam.With("Aliases of this server end in :%s.", r.Tenant.Name)
 	}
+	if s.MayAlias != nil {
+		if err := s.MayAlias(r.Tenant, r.Session.AppService, alias); err != nil {
+			return nil, err
+		}
+	}
 	if _, err := s.joinedRoom(ctx, r.Tenant, room, r.Session.User); err != nil {
 		return nil, err
 	}
@@ -95,7 +100,14 @@ func (s *Service) handleDeleteAlias(ctx context.Context, r *httpapi.Request) (an
 	if err != nil {
 		return nil, err
 	}
-	return nil, s.removeAlias(ctx, r.Tenant, r.Session.User, r.Session.Admin, alias)
+	admin := r.Session.Admin
+	if s.MayAlias != nil && !admin {
+		if err := s.MayAlias(r.Tenant, r.Session.AppService, alias); err != nil {
+			return nil, err
+		}
+		admin = r.Session.AppService != "" // a service has full control of its namespace
+	}
+	return nil, s.removeAlias(ctx, r.Tenant, r.Session.User, admin, alias)
 }
 
 func (s *Service) handleGetVisibility(ctx context.Context, r *httpapi.Request) (any, error) {
@@ -283,9 +295,12 @@ func (s *Service) Federates(ctx context.Context, t tenant.ID, r *Room) (bool, er
 
 // PublicQuery is what the directory is asked for.
 type PublicQuery struct {
-	Limit  int    `json:"limit"`
-	Since  string `json:"since"`
-	Filter struct {
+	Limit int    `json:"limit"`
+	Since string `json:"since"`
+	// All adds the directories of all third-party networks, Instance asks for the one of a network instance.
+	All      bool   `json:"include_all_networks,omitzero"`
+	Instance string `json:"third_party_instance_id,omitzero"`
+	Filter   struct {
 		Term  string    `json:"generic_search_term"`
 		Types []*string `json:"room_types"`
 	} `json:"filter"`
@@ -304,7 +319,10 @@ const maxPublicPage = 500
 
 // Directory answers a query of the tenant's public room directory, biggest rooms first.
 func (s *Service) Directory(ctx context.Context, t tenant.ID, q PublicQuery) (*PublicPage, error) {
-	rooms, err := s.PublicRooms(ctx, t)
+	if q.All && q.Instance != "" {
+		return nil, mxerror.InvalidParam.With("third_party_instance_id and include_all_networks exclude each other.")
+	}
+	rooms, err := s.PublicRooms(ctx, t, q.Instance, q.All)
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,11 @@ func (s *Service) handleCreate(ctx context.Context, r *httpapi.Request) (any, er
 	if err := r.DecodeOptional(&body); err != nil {
 		return nil, err
 	}
+	if body.Alias != "" && s.MayAlias != nil {
+		if err := s.MayAlias(r.Tenant, r.Session.AppService, id.Alias("#"+body.Alias+":"+string(r.Tenant.Name))); err != nil {
+			return nil, err
+		}
+	}
 	room, err := s.Create(ctx, r.Tenant, r.Session.User, body)
 	return map[string]any{"room_id": room}, err
 }
@@ -146,6 +151,9 @@ func (s *Service) putMember(ctx context.Context, t *tenant.Tenant, d Draft) (any
 	}
 	if stringField(d.Content, "membership") == "invite" {
 		if err := s.mayInvite(ctx, t, policy.Invite{Inviter: d.Sender, Invitee: target, Room: d.Room}); err != nil {
+			return nil, err
+		}
+		if err := s.findUser(ctx, t, target); err != nil {
 			return nil, err
 		}
 	}

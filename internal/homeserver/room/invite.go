@@ -27,6 +27,9 @@ func (s *Service) Invite(ctx context.Context, t *tenant.Tenant, room id.Room, in
 	if err := s.mayInvite(ctx, t, policy.Invite{Inviter: inviter, Invitee: invitee, Room: room, RoomVersion: r.Version.ID, Direct: direct}); err != nil {
 		return err
 	}
+	if err := s.findUser(ctx, t, invitee); err != nil {
+		return err
+	}
 	content, err := s.memberContent(ctx, t, invitee, "invite", reason)
 	if err != nil {
 		return err
@@ -45,6 +48,19 @@ func (s *Service) Invite(ctx context.Context, t *tenant.Tenant, room id.Room, in
 		return err
 	}
 	return s.inviteRemote(ctx, t, r, d, invitee, refuse)
+}
+
+// findUser gives an application service the chance to make a local user of its namespace who does not exist yet.
+func (s *Service) findUser(ctx context.Context, t *tenant.Tenant, user id.User) error {
+	if user.Server() != t.Name || s.FindUser == nil || s.Exists == nil {
+		return nil
+	}
+	there, err := s.Exists(ctx, t.ID, user)
+	if err != nil || there {
+		return err
+	}
+	_, err = s.FindUser(ctx, t, user)
+	return err
 }
 
 // notMember refuses an invite of somebody who is in the room or banned, with a text better than the auth rule's.
@@ -125,6 +141,11 @@ func (s *Service) AcceptInvite(ctx context.Context, t *tenant.Tenant, origin id.
 		ok, err := s.Exists(ctx, t.ID, invitee)
 		if err != nil {
 			return nil, err
+		}
+		if !ok && s.FindUser != nil {
+			if ok, err = s.FindUser(ctx, t, invitee); err != nil {
+				return nil, err
+			}
 		}
 		if !ok {
 			return nil, mxerror.NotFound.With("The invited user does not exist.")

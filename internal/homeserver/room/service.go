@@ -42,6 +42,15 @@ type Options struct {
 	Profile func(ctx context.Context, t tenant.ID, user id.User) (displayName, avatarURL string, err error)
 	// Exists says whether a local user exists; nil accepts every local user.
 	Exists func(ctx context.Context, t tenant.ID, user id.User) (bool, error)
+	// MayAlias, when set, says whether an alias may be made or removed by somebody; appService is the id of the application service that asks, if
+	// one does.
+	MayAlias func(t *tenant.Tenant, appService string, alias id.Alias) error
+	// FindAlias and FindUser, when set, ask application services for an alias or a local user that does not exist and may be made by one now; they
+	// say whether to look again.
+	FindAlias func(ctx context.Context, t *tenant.Tenant, alias id.Alias) (bool, error)
+	FindUser  func(ctx context.Context, t *tenant.Tenant, user id.User) (bool, error)
+	// Networks, when set, lists the rooms that application services list for a third-party network instance, or for all of them ("").
+	Networks func(ctx context.Context, t tenant.ID, instance string) ([]int64, error)
 	// Stored is told of every plan before it is handed over, so that slices may add rows to an event's transaction (push highlights); nil
 	// for none.
 	Stored func(ctx context.Context, t tenant.ID, e *Event, state State, plan *stream.Plan) error
