@@ -296,7 +296,8 @@ func TestBridge(t *testing.T) {
 		ok(t, bot.EnsureInvited(ctx, mxid.RoomID(room), "@irc_bob:hs1"))
 		ok(t, ghost.EnsureJoined(ctx, mxid.RoomID(room)))
 		ok(t, ghost.SetDisplayName(ctx, "Bob"))
-		sent, err := ghost.SendMassagedMessageEvent(ctx, mxid.RoomID(room), event.EventMessage, m{"msgtype": "m.text", "body": "old"}, 1234567890)
+		sent, err := ghost.SendMessageEvent(ctx, mxid.RoomID(room), event.EventMessage, m{"msgtype": "m.text", "body": "old"},
+			mautrix.ReqSendEvent{Timestamp: 1234567890})
 		ok(t, err)
 		if e := b.event(sent.EventID.String()); e["origin_server_ts"] != 1234567890.0 || e["sender"] != "@irc_bob:hs1" {
 			t.Errorf("%v", e)
