@@ -34,6 +34,13 @@ func accountConfig(c *config.Config) account.Config {
 		a.Registration = account.RegistrationOpen
 	}
 	a.BaseURL = func(*tenant.Tenant) string { return c.PublicURL }
+	delegated := map[id.Server]string{}
+	for _, t := range c.Tenants {
+		if len(t.FederationHosts) > 0 {
+			delegated[t.Name] = t.FederationHosts[0]
+		}
+	}
+	a.FederationHost = func(t *tenant.Tenant) string { return delegated[t.Name] }
 	return a
 }
 
@@ -46,6 +53,12 @@ func federationConfig(c *config.Config) (federation.Config, error) {
 		Resolve: map[id.Server]federation.Override{}, Roots: pool,
 		AllowPrivate: c.PrivateAddresses, ForceHTTP: !c.Federation.InProcess, MaxMedia: int64(c.Media.MaxUpload) * 2,
 		RequestTimeout: c.Federation.Timeout, RetryMin: c.Federation.Retry.First, RetryFactor: c.Federation.Retry.Factor, RetryMax: c.Federation.Retry.Max,
+	}
+	for _, name := range c.Federation.KeyServer {
+		f.KeyServers = append(f.KeyServers, id.Server(name))
+	}
+	for _, name := range c.Federation.Identity {
+		f.IdentityServers = append(f.IdentityServers, id.Server(name))
 	}
 	for name, r := range c.Federation.Resolve {
 		own, err := onlyRoots(r.CA)

@@ -238,11 +238,16 @@ func (l *loader) federation(c *Config) {
 	}
 }
 
-// keyServers checks the notaries' names.
+// keyServers checks the names of notaries and identity servers.
 func (l *loader) keyServers(c *Config) {
 	for i, s := range c.Federation.KeyServer {
 		if _, err := id.ParseServer(s); err != nil {
 			l.fail(fmt.Sprintf("federation.key_servers[%d]", i), "%q is no server name", s)
+		}
+	}
+	for i, s := range c.Federation.Identity {
+		if _, err := id.ParseServer(s); err != nil && s != "*" {
+			l.fail(fmt.Sprintf("federation.identity_servers[%d]", i), "%q is no server name", s)
 		}
 	}
 }

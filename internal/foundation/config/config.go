@@ -137,6 +137,8 @@ type Federation struct {
 	Timeout   time.Duration      `key:"timeout"`
 	Retry     Retry              `key:"retry"`
 	KeyServer []string           `key:"key_servers"`
+	// Identity may be asked about third-party invites; "*" stands for every identity server.
+	Identity []string `key:"identity_servers"`
 }
 
 // Resolve replaces discovery for one server name.

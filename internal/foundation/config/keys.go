@@ -70,6 +70,7 @@ var keys = []key{
 	{"federation.retry.factor", "2", "By what the wait grows with each further failure."},
 	{"federation.retry.max", "1h", "The longest wait. Any valid request from that server ends it."},
 	{"federation.key_servers", "[]", "Servers asked for the keys of servers that do not answer themselves."},
+	{"federation.identity_servers", "[]", "Identity servers (`host` or `host:port`) that may be asked for invitations by e-mail address or telephone number, `*` for any. Empty: such invitations answer 403 `M_FORBIDDEN`."},
 
 	{"media.folder", "", "Folder for media. Empty: `media` in the data folder."},
 	{"media.max_upload", "100MiB", "Largest file a user may upload."},

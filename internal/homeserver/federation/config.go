@@ -30,6 +30,8 @@ type Config struct {
 	RetryFactor        float64
 	// KeyServers are asked for the keys of servers that do not answer themselves, as notaries.
 	KeyServers []id.Server
+	// IdentityServers may be asked about third-party invites; "*" stands for all of them. Empty offers no such invites.
+	IdentityServers []id.Server
 	// Sweep is how often rows of the outbox are looked for that no nudge has brought (default 30 s).
 	Sweep time.Duration
 	// Senders bounds how many transactions are under way at once (default 64).

@@ -51,6 +51,8 @@ func (s *Service) Routes() []httpapi.Route {
 		signed(http.MethodPut, v1+"/send_knock/{roomId}/{eventId}", s.sendKnock),
 		signed(http.MethodPut, v1+"/invite/{roomId}/{eventId}", s.inviteV1),
 		signed(http.MethodPut, v2+"/invite/{roomId}/{eventId}", s.inviteV2),
+		signed(http.MethodPut, v1+"/exchange_third_party_invite/{roomId}", s.exchangeThirdPartyInvite),
+		public(http.MethodPut, v1+"/3pid/onbind", s.onBind),
 
 		signed(http.MethodGet, v1+"/query/profile", s.queryProfile),
 		signed(http.MethodGet, v1+"/query/directory", s.queryDirectory),

@@ -5,6 +5,7 @@ package federation
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
@@ -94,6 +95,8 @@ type Service struct {
 	outbox     *outbox
 	incoming   *incoming
 	joining    *joining
+	// identityClient asks identity servers.
+	identityClient *http.Client
 
 	background context.Context
 	stop       context.CancelFunc
@@ -107,6 +110,7 @@ func New(o Options) *Service {
 	clock := func() time.Time { return s.now() }
 	s.resolver = newResolver(&s.config, clock)
 	s.http = newHTTP(&s.config, s.resolver, s.authorize)
+	s.identityClient = newIdentityClient(&s.config, s.resolver)
 	s.neighbours = &inProcess{s.Tenants, s.Router, s.heard}
 	s.reach = newReach(s.DB, &s.config, clock)
 	s.keys = newKeys(s, clock)
@@ -135,6 +139,7 @@ func (s *Service) Close() {
 	s.outbox.close()
 	s.work.Wait()
 	s.http.close()
+	s.identityClient.CloseIdleConnections()
 }
 
 // heard notes a valid request of another server: it is up, so what waits for it goes out now (engine rule 21).

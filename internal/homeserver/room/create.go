@@ -42,7 +42,7 @@ func (s *Service) Create(ctx context.Context, t *tenant.Tenant, creator id.User,
 	if err != nil {
 		return "", err
 	}
-	if err := checkCreate(&req); err != nil {
+	if err := s.checkCreate(&req); err != nil {
 		return "", err
 	}
 	for _, u := range req.Invite {
@@ -85,6 +85,15 @@ func (s *Service) Create(ctx context.Context, t *tenant.Tenant, creator id.User,
 			return "", err
 		}
 	}
+	for _, raw := range req.Invite3PID {
+		var p ThirdParty
+		if err := json.Unmarshal(raw, &p); err != nil {
+			return "", err
+		}
+		if err := s.InviteThirdParty(ctx, t, r.ID, creator, p); err != nil {
+			return "", err
+		}
+	}
 	return r.ID, nil
 }
 
@@ -99,7 +108,7 @@ func (s *Service) createVersion(version string) (*roomversion.Version, error) {
 	return v, nil
 }
 
-func checkCreate(req *policy.CreateRoom) error {
+func (s *Service) checkCreate(req *policy.CreateRoom) error {
 	if req.Preset == "" {
 		req.Preset = "private_chat"
 		if req.Visibility == "public" {
@@ -120,8 +129,14 @@ func checkCreate(req *policy.CreateRoom) error {
 			return mxerror.InvalidParam.With("%q is not a Matrix user id.", u)
 		}
 	}
-	if len(req.Invite3PID) > 0 {
-		return mxerror.Forbidden.With("Invitations by e-mail or telephone number are not offered.")
+	for _, raw := range req.Invite3PID {
+		var p ThirdParty
+		if json.Unmarshal(raw, &p) != nil {
+			return mxerror.BadJSON.With("An entry of invite_3pid does not have the expected form.")
+		}
+		if err := s.offered(p); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -220,10 +220,8 @@ func (s *Service) mayAskToRedact(ctx context.Context, t *tenant.Tenant, r *Room,
 
 // memberBody is the body of invite, kick, ban and unban.
 type memberBody struct {
-	UserID  string `json:"user_id"`
-	Reason  string `json:"reason"`
-	Medium  string `json:"medium"`
-	Address string `json:"address"`
+	UserID string `json:"user_id"`
+	Reason string `json:"reason"`
 }
 
 func readTarget(r *httpapi.Request) (id.Room, id.User, memberBody, error) {
@@ -234,9 +232,6 @@ func readTarget(r *httpapi.Request) (id.Room, id.User, memberBody, error) {
 	}
 	if err := r.Decode(&body); err != nil {
 		return "", "", body, err
-	}
-	if body.Medium != "" || body.Address != "" {
-		return "", "", body, mxerror.Forbidden.With("Invitations by e-mail or telephone number are not offered.")
 	}
 	if body.UserID == "" {
 		return "", "", body, mxerror.MissingParam.With("user_id is missing.")
@@ -249,6 +244,14 @@ func readTarget(r *httpapi.Request) (id.Room, id.User, memberBody, error) {
 }
 
 func (s *Service) handleInvite(ctx context.Context, r *httpapi.Request) (any, error) {
+	var address ThirdParty
+	if httpapi.DecodeJSON(r.Body, &address) == nil && (address.Medium != "" || address.Address != "" || address.Server != "") {
+		room, err := r.Room()
+		if err != nil {
+			return nil, err
+		}
+		return nil, s.InviteThirdParty(ctx, r.Tenant, room, r.Session.User, address)
+	}
 	room, user, body, err := readTarget(r)
 	if err != nil {
 		return nil, err
@@ -301,12 +304,18 @@ type reasonBody struct {
 }
 
 func (s *Service) handleJoin(ctx context.Context, r *httpapi.Request) (any, error) {
-	var body reasonBody
+	var body struct {
+		reasonBody
+		ThirdParty *signedBody `json:"third_party_signed"`
+	}
 	if err := r.DecodeOptional(&body); err != nil {
 		return nil, err
 	}
 	room, via, err := s.roomOrAlias(ctx, r)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.redeemFirst(ctx, r, room, body.ThirdParty); err != nil {
 		return nil, err
 	}
 	return map[string]any{"room_id": room}, s.Join(ctx, r.Tenant, r.Session.User, room, via, body.Reason)

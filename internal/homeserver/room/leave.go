@@ -52,8 +52,8 @@ func (s *Service) leaveOutside(ctx context.Context, t *tenant.Tenant, r *Room, m
 	if s.Remote != nil && inviter != "" {
 		server := inviter.Server()
 		if server == t.Name { // our own knock: the room's server was told then
-			if named, ok := r.ID.Server(); ok {
-				server = named
+			if server, err = s.knockedAt(ctx, t, r, m.User); err != nil {
+				return err
 			}
 		}
 		e, err := s.leaveThrough(ctx, t, r, m.User, server)
@@ -64,6 +64,24 @@ func (s *Service) leaveOutside(ctx context.Context, t *tenant.Tenant, r *Room, m
 		}
 	}
 	return s.setOutside(ctx, t.ID, r, m.User, "leave", eid, nil)
+}
+
+// knockedAt is a server that knows of a user's knock: the one that the room's id names, else one whose user made the stripped state that answered it.
+func (s *Service) knockedAt(ctx context.Context, t *tenant.Tenant, r *Room, user id.User) (id.Server, error) {
+	if named, ok := r.ID.Server(); ok {
+		return named, nil
+	}
+	entries, err := s.InviteState(ctx, t.ID, user, r.NID)
+	if err != nil {
+		return "", err
+	}
+	for _, raw := range entries {
+		sender, err := id.ParseUser(stringField(raw, "sender"))
+		if err == nil && sender.Server() != t.Name {
+			return sender.Server(), nil
+		}
+	}
+	return t.Name, nil
 }
 
 func (s *Service) leaveThrough(ctx context.Context, t *tenant.Tenant, r *Room, user id.User, server id.Server) (*event.Event, error) {

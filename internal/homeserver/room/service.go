@@ -34,6 +34,8 @@ type Options struct {
 	Remote Remote
 	// RemoteDirectory asks another server's public room directory; nil answers that it cannot be had.
 	RemoteDirectory func(ctx context.Context, t *tenant.Tenant, server id.Server, q PublicQuery) (*PublicPage, error)
+	// Identity asks identity servers for third-party invites; nil offers none.
+	Identity IdentityServers
 	// RemoteByTime asks another server for the event of a room closest to a time (ms), and that event's time; nil asks nobody.
 	RemoteByTime func(ctx context.Context, t *tenant.Tenant, server id.Server, room id.Room, ts int64, backwards bool) (id.Event, int64, error)
 	// Class returns the push-rule class and thread root of an event, stored once with it (engine rule 31). Nil stores none.
