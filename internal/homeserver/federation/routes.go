@@ -28,6 +28,7 @@ func (s *Service) Routes() []httpapi.Route {
 	send.Rate, send.MaxBody = limit.Transact, maxTransaction
 	return []r{
 		public(http.MethodGet, v1+"/version", s.version),
+		public(http.MethodGet, "/.well-known/matrix/policy_server", s.policyServerKeys),
 
 		ownKeys("/_matrix/key/v2/server"),
 		ownKeys("/_matrix/key/v2/server/{keyId}"), // of older servers; the specification has dropped the key id

@@ -27,6 +27,9 @@ var (
 // verifiedSize is how many verified signatures are remembered.
 const verifiedSize = 200_000
 
+// policyKey signs recommendations of policy servers. It stands in a room's state and proves nothing about who made an event.
+const policyKey = id.KeyID("ed25519:policy_server")
+
 // maxSignatures bounds how many signatures of one server on one event are tried.
 const maxSignatures = 4
 
@@ -83,7 +86,7 @@ func (s *Service) verifySigner(ctx context.Context, e *event.Event, server id.Se
 	var reason error
 	tried := 0
 	for _, key := range keys {
-		if !validKeyID(key) {
+		if !validKeyID(key) || key == policyKey {
 			continue
 		}
 		if tried++; tried > maxSignatures {

@@ -222,8 +222,12 @@ func (s *Service) guard(t *tenant.Tenant, h, next *head, a addition, p *stream.P
 		args = append(args, string(a.event.ID()))
 		p.Unique = append(p.Unique, "event:"+string(a.event.ID()))
 	}
-	if a.txn != nil { // only own events have one
-		query += newTxn
+	if a.txn != nil { // only events of the tenant's own users have one
+		if a.own {
+			query += newTxn
+		} else {
+			query += newTxnToo
+		}
 		args = append(args, string(a.event.Sender()), string(a.txn.Device), a.txn.Scope, a.txn.ID)
 		p.Unique = append(p.Unique, "txn:"+string(a.event.Sender())+"\x00"+string(a.txn.Device)+"\x00"+a.txn.Scope+"\x00"+a.txn.ID)
 		p.Rows = append(p.Rows, stream.Statement{SQL: "INSERT INTO txn (tenant, user_id, device, scope, txn_id, event_id, created) VALUES ($1, $2, $3, $4, $5, $6, $7)",
@@ -237,6 +241,7 @@ const (
 	moveHead   = "UPDATE room_head SET version = $4, extremities = $5, snapshot = $6, topological = $7 WHERE tenant = $1 AND room = $2 AND version = $3"
 	newEventID = " AND NOT EXISTS (SELECT 1 FROM event_id WHERE tenant = $1 AND event_id = $8)"
 	newTxn     = " AND NOT EXISTS (SELECT 1 FROM txn WHERE tenant = $1 AND user_id = $8 AND device = $9 AND scope = $10 AND txn_id = $11)"
+	newTxnToo  = " AND NOT EXISTS (SELECT 1 FROM txn WHERE tenant = $1 AND user_id = $9 AND device = $10 AND scope = $11 AND txn_id = $12)"
 )
 
 // insertEvent stores an event row; insertEventID makes its id unique in the tenant.

@@ -103,6 +103,13 @@ func (s *Service) inviteRemote(ctx context.Context, t *tenant.Tenant, r *Room, d
 	if err := s.allowed(ctx, t.ID, e, before.state); err != nil {
 		return forbidden(err)
 	}
+	p, err := s.policyServerFor(ctx, t, r, before.state, d.Type, d.StateKey)
+	if err != nil {
+		return err
+	}
+	if e, err = s.recommended(ctx, t, p, e); err != nil {
+		return err
+	}
 	stripped, err := s.Stripped(ctx, t.ID, before.state, e)
 	if err != nil {
 		return err
@@ -114,7 +121,7 @@ func (s *Service) inviteRemote(ctx context.Context, t *tenant.Tenant, r *Room, d
 	if signed.ID() != e.ID() {
 		return mxerror.New(502, "M_UNKNOWN", "The invited user's server answered with another event.")
 	}
-	stored, err := s.appendForeign(ctx, t, r, signed, before.state, nil, "", true)
+	stored, err := s.appendJudged(ctx, t, r, signed, before.state, judgement{send: true})
 	if err != nil {
 		return err
 	}

@@ -218,20 +218,34 @@ func (s *Service) take(ctx context.Context, t *tenant.Tenant, origin id.Server, 
 			rejected = fmt.Sprintf("state before: %v", err)
 		}
 	}
-	_, err = s.appendForeign(ctx, t, r, e, before, missing, rejected, false)
+	softFail := ""
+	if rejected == "" {
+		if e, softFail, err = s.judged(ctx, t, r, e); err != nil {
+			return err
+		}
+	}
+	_, err = s.appendJudged(ctx, t, r, e, before, judgement{missing: missing, rejected: rejected, softFailed: softFail})
 	return err
 }
 
-// appendForeign commits an event signed by somebody else, or one of ours that was built earlier; its bytes stay as they are.
-func (s *Service) appendForeign(ctx context.Context, t *tenant.Tenant, r *Room, e *event.Event, before State, missing []id.Event, rejected string, send bool) (*Event, error) {
+// judgement is what has been found out about an event that somebody else signed, before it is committed.
+type judgement struct {
+	missing              []id.Event // prev events that are not here
+	rejected, softFailed string     // reasons
+	send                 bool
+	txn                  *Txn
+}
+
+// appendJudged commits an event signed by somebody else, or one of ours that was built earlier; its bytes stay as they are.
+func (s *Service) appendJudged(ctx context.Context, t *tenant.Tenant, r *Room, e *event.Event, before State, j judgement) (*Event, error) {
 	return s.commit(ctx, t, r, func(h *head) (addition, error) {
 		current, err := s.loadSnapshot(ctx, t.ID, h.snapshot)
 		if err != nil {
 			return addition{}, err
 		}
-		a := addition{event: e, rejected: rejected, missing: missing, send: send}
+		a := addition{event: e, rejected: j.rejected, softFailed: j.softFailed, missing: j.missing, send: j.send, txn: j.txn}
 		a.before, a.stmts = current.next(t.ID, r.NID, before)
-		if rejected == "" && a.before.number != current.number {
+		if j.rejected == "" && j.softFailed == "" && a.before.number != current.number {
 			if err := s.allowed(ctx, t.ID, e, current.state); err != nil {
 				if !errors.Is(err, authrule.ErrNotAllowed) {
 					return addition{}, err

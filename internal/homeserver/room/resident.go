@@ -128,6 +128,14 @@ func (s *Service) AcceptMember(ctx context.Context, t *tenant.Tenant, origin id.
 	if e, err = s.coSign(ctx, t, r, e, membership); err != nil {
 		return nil, err
 	}
+	policed, refused, err := s.judged(ctx, t, r, e)
+	if err != nil {
+		return nil, err
+	}
+	if refused != "" {
+		return nil, mxerror.Forbidden.With("%s", refused)
+	}
+	e = policed
 	missing, err := s.missingPrev(ctx, t.ID, e)
 	if err != nil {
 		return nil, err
@@ -205,7 +213,7 @@ func (s *Service) admit(ctx context.Context, t *tenant.Tenant, origin id.Server,
 	if err := s.allowed(ctx, t.ID, e, state); err != nil {
 		return nil, forbidden(err)
 	}
-	stored, err := s.appendForeign(ctx, t, r, e, before, nil, "", true)
+	stored, err := s.appendJudged(ctx, t, r, e, before, judgement{send: true})
 	if err != nil {
 		return nil, err
 	}

@@ -114,7 +114,7 @@ func (s *Service) askPolicy(ctx context.Context, t *tenant.Tenant, r *Room, d Dr
 // runs within the turn and must not wait for anything.
 func (s *Service) append(ctx context.Context, t *tenant.Tenant, r *Room, d Draft, decide func(state State, d *Draft) error) (*Event, error) {
 	again := false
-	return s.commit(ctx, t, r, func(h *head) (addition, error) {
+	e, err := s.commit(ctx, t, r, func(h *head) (addition, error) {
 		if again && d.Txn != nil { // the guard may have met this very transaction
 			if eid, err := s.sent(ctx, t.ID, d); err != nil || eid != "" {
 				return addition{}, errors.Join(err, errRepeated)
@@ -125,11 +125,18 @@ func (s *Service) append(ctx context.Context, t *tenant.Tenant, r *Room, d Draft
 		if err != nil {
 			return addition{}, err
 		}
+		if _, policed := before.state[policyState]; policed {
+			return addition{}, errPoliced
+		}
 		if err := s.allowed(ctx, t.ID, e, before.state); err != nil {
 			return addition{}, forbidden(err)
 		}
 		return addition{event: e, before: before, txn: d.Txn, send: true, own: true}, nil
 	})
+	if errors.Is(err, errPoliced) {
+		return s.appendPoliced(ctx, t, r, d, decide)
+	}
+	return e, err
 }
 
 // errRepeated: the transaction id has made an event already, which Send answers.

@@ -34,6 +34,8 @@ type Options struct {
 	Remote Remote
 	// RemoteDirectory asks another server's public room directory; nil answers that it cannot be had.
 	RemoteDirectory func(ctx context.Context, t *tenant.Tenant, server id.Server, q PublicQuery) (*PublicPage, error)
+	// PolicySign asks a room's policy server for its signature of an event; nil sends nothing into rooms that have one.
+	PolicySign func(ctx context.Context, t *tenant.Tenant, server id.Server, e *event.Event) ([]byte, error)
 	// Identity asks identity servers for third-party invites; nil offers none.
 	Identity IdentityServers
 	// RemoteByTime asks another server for the event of a room closest to a time (ms), and that event's time; nil asks nobody.

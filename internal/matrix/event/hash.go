@@ -194,6 +194,15 @@ func (e *Event) WithSignature(s id.Server, k id.KeyID, priv ed25519.PrivateKey) 
 	return e.with("signatures", sigs)
 }
 
+// WithForeignSignature returns the event with a signature that somebody else made, under the same id. It is not verified here.
+func (e *Event) WithForeignSignature(s id.Server, k id.KeyID, signature []byte) (*Event, error) {
+	sigs, err := signing.Insert(e.signatures, string(s), k, signature)
+	if err != nil {
+		return nil, err
+	}
+	return e.with("signatures", sigs)
+}
+
 // WithUnsigned returns the event with another unsigned object, nil for none, under the same id.
 func (e *Event) WithUnsigned(u jsontext.Value) (*Event, error) {
 	if u == nil {

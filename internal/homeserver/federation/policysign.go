@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package federation
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/matrix/event"
+	"github.com/konsil-health/konsil/internal/matrix/id"
+	"github.com/konsil-health/konsil/internal/matrix/mxerror"
+	"github.com/konsil-health/konsil/internal/matrix/signing"
+)
+
+// policyTimeout bounds a policy server's answer: a sender waits for it.
+const policyTimeout = 10 * time.Second
+
+// PolicySign asks a room's policy server to recommend an event and returns its signature; package room asks and verifies it
+// (room.Options.PolicySign).
+func (s *Service) PolicySign(ctx context.Context, t *tenant.Tenant, server id.Server, e *event.Event) ([]byte, error) {
+	var doc map[string]map[id.KeyID]string
+	c := call{method: http.MethodPost, path: "/_matrix/policy/v1/sign", body: e.JSON(), timeout: policyTimeout}
+	if err := s.fetch(ctx, t, server, c, always, &doc); err != nil {
+		return nil, err
+	}
+	signature, ok := doc[string(server)][policyKey]
+	if !ok {
+		return nil, malformed(server, errors.New("its signature is missing"))
+	}
+	raw, err := signing.Decode(signature)
+	if err != nil {
+		return nil, malformed(server, err)
+	}
+	return raw, nil
+}
+
+// policyServerKeys answers /.well-known/matrix/policy_server: no tenant of Konsil is a policy server.
+func (s *Service) policyServerKeys(context.Context, *httpapi.Request) (any, error) {
+	return nil, mxerror.NotFound.With("This server is not a policy server.")
+}
