@@ -34,6 +34,8 @@ type Request struct {
 	Body []byte
 	// Address is the caller's network address, taken from X-Forwarded-For behind a trusted proxy; invalid for in-process requests.
 	Address netip.Addr
+	// Secure says whether the caller speaks TLS, with us or with a trusted proxy (X-Forwarded-Proto).
+	Secure bool
 
 	route *endpoint
 	vars  []string

@@ -156,6 +156,15 @@ func (m *Router) address(r *http.Request) netip.Addr {
 	return addr
 }
 
+// secure says whether the caller speaks TLS, with us or with a trusted proxy.
+func (m *Router) secure(r *http.Request) bool {
+	if r.TLS != nil {
+		return true
+	}
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && m.trusted(ap.Addr().Unmap()) && strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
+}
+
 func (m *Router) trusted(a netip.Addr) bool {
 	for _, p := range m.o.TrustedProxies {
 		if p.Contains(a) {

@@ -80,6 +80,8 @@ type Session struct {
 	Guest   bool
 	// AppService is the registration's id when the token is an application service's.
 	AppService string
+	// OAuthClient is the id of the OAuth 2.0 client that signed the device in; empty for the legacy API.
+	OAuthClient string
 	// Unlimited lifts rate limits (an application service registered with rate_limited: false).
 	Unlimited bool
 }

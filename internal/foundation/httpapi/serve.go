@@ -59,7 +59,7 @@ func (m *Router) network(ctx context.Context, w http.ResponseWriter, r *Request)
 	if err := r.readable(); err != nil {
 		return encoded{}, err
 	}
-	r.Tenant, r.Address = t, m.address(r.HTTP)
+	r.Tenant, r.Address, r.Secure = t, m.address(r.HTTP), m.secure(r.HTTP)
 	if r.Session == nil && (r.route.Access == Public || r.route.Access == OptionalUser) && token(r.HTTP) == "" {
 		if err := m.allow(r, rateKey(r.Address)); err != nil { // before the body: this caller has no name to count by
 			return encoded{}, err

@@ -67,11 +67,12 @@ type capabilitiesReply struct {
 
 func (s *Service) capabilities(_ context.Context, r *httpapi.Request) (any, error) {
 	yes := enabled{true}
+	legacy := r.Session.OAuthClient == "" // sessions of OAuth 2.0 clients change the account on its pages
 	c := capabilities{
-		ChangePassword: enabled{!s.o.Config.NoPasswordLogin},
+		ChangePassword: enabled{legacy && !s.o.Config.NoPasswordLogin},
 		RoomVersions:   roomVersions{s.o.Policy.DefaultRoomVersion(), map[string]string{}},
 		SetDisplayName: yes, SetAvatar: yes, ProfileFields: yes,
-		GetLoginToken: enabled{!s.o.Config.NoPasswordLogin},
+		GetLoginToken: enabled{legacy && !s.o.Config.NoPasswordLogin},
 	}
 	for _, v := range roomversion.Supported() {
 		c.RoomVersions.Available[v] = "stable"

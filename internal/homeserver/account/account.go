@@ -8,12 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
+	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/limit"
 	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
@@ -50,6 +52,8 @@ type Options struct {
 	RemoteProfile func(ctx context.Context, t *tenant.Tenant, user id.User, field string) (map[string]jsontext.Value, error)
 	// Acquainted returns the users of other servers whom the user may find in the user directory because they share a room.
 	Acquainted func(ctx context.Context, t *tenant.Tenant, user id.User) (map[id.User]struct{}, error)
+	// AccountPage is the address of the server's account page on the host of the request, with a query; nil where there are no pages.
+	AccountPage func(r *httpapi.Request, query url.Values) string
 	// AppService finds the application service of the tenant that owns a token.
 	AppService func(ctx context.Context, t *tenant.Tenant, token string) (*AppService, bool)
 	// ReservedUser says whether a user id belongs to an application service other than the one named (empty: to any) alone.
@@ -78,6 +82,8 @@ type Config struct {
 	Password     PasswordConfig
 	// TokenLifetime is how long an access token of a client that supports refresh tokens lives (0: 1 h).
 	TokenLifetime time.Duration
+	// GrantLifetime is after how long without use the session of an OAuth 2.0 client ends (0: 180 days).
+	GrantLifetime time.Duration
 	// BaseURL is the address of the client API that well-known names; t is nil on a client host shared by all tenants. Empty: 404.
 	BaseURL func(t *tenant.Tenant) string
 	// FederationHost is the host[:port] that /.well-known/matrix/server delegates to. Empty: 404.
@@ -106,6 +112,9 @@ func New(o Options) *Service {
 	}
 	if o.Config.TokenLifetime == 0 {
 		o.Config.TokenLifetime = time.Hour
+	}
+	if o.Config.GrantLifetime == 0 {
+		o.Config.GrantLifetime = 180 * 24 * time.Hour
 	}
 	s := &Service{o: o, db: o.DB, sessions: newSessionCache(), hasher: newHasher(o.Config.Password)}
 	if o.Feed != nil {

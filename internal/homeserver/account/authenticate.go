@@ -45,11 +45,13 @@ func (s *Service) readSession(ctx context.Context, t *tenant.Tenant, key session
 	var parent []byte
 	var deactivated, locked bool
 	var expires, lastSeen int64
-	err := s.db.QueryRow(ctx, `SELECT k.token_id, k.user_id, k.device, k.parent, k.expires, a.admin, a.guest, a.deactivated, a.locked, d.last_seen
+	err := s.db.QueryRow(ctx, `SELECT k.token_id, k.user_id, k.device, k.parent, k.expires, a.admin, a.guest, a.deactivated, a.locked, d.last_seen,
+			COALESCE(o.client_id, '')
 		FROM access_token k JOIN account a ON a.tenant = k.tenant AND a.user_id = k.user_id
-		JOIN device d ON d.tenant = k.tenant AND d.user_id = k.user_id AND d.device = k.device WHERE k.tenant = $1 AND k.hash = $2`,
+		JOIN device d ON d.tenant = k.tenant AND d.user_id = k.user_id AND d.device = k.device
+		LEFT JOIN oauth_session o ON o.tenant = k.tenant AND o.user_id = k.user_id AND o.device = k.device WHERE k.tenant = $1 AND k.hash = $2`,
 		int64(t.ID), key.hash[:]).
-		Scan(&session.TokenID, &session.User, &session.Device, &parent, &expires, &session.Admin, &session.Guest, &deactivated, &locked, &lastSeen)
+		Scan(&session.TokenID, &session.User, &session.Device, &parent, &expires, &session.Admin, &session.Guest, &deactivated, &locked, &lastSeen, &session.OAuthClient)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, mxerror.UnknownToken.With("unknown access token")
 	}
@@ -121,6 +123,8 @@ type Login struct {
 	AccessToken  string
 	RefreshToken string // empty unless asked for
 	ExpiresIn    time.Duration
+	Scope        string // of an OAuth 2.0 grant
+	Created      int64  // ms since the epoch
 }
 
 // SessionSpec asks for a session.
@@ -131,6 +135,8 @@ type SessionSpec struct {
 	DisplayName string
 	// Refresh gives an expiring access token together with a refresh token.
 	Refresh bool
+	// Grant makes it the session of an OAuth 2.0 client, which always has a refresh token.
+	Grant *Grant
 	// Address is where the client signs in from, for the user's own list of devices.
 	Address netip.Addr
 }
@@ -143,7 +149,7 @@ const (
 
 // StartSession makes a session for a user who has proven who they are, by whatever means. The account must exist and be active.
 func (s *Service) StartSession(ctx context.Context, t *tenant.Tenant, spec SessionSpec) (*Login, error) {
-	l := &Login{User: spec.User, Device: spec.Device, AccessToken: httpapi.NewToken(httpapi.AccessToken, t.ID)}
+	l := &Login{User: spec.User, Device: spec.Device, AccessToken: httpapi.NewToken(httpapi.AccessToken, t.ID), Created: s.now()}
 	if l.Device == "" {
 		l.Device = id.Device(randomDevice())
 	}
@@ -151,8 +157,11 @@ func (s *Service) StartSession(ctx context.Context, t *tenant.Tenant, spec Sessi
 		return nil, err
 	}
 	var expires int64
-	if spec.Refresh {
+	if spec.Refresh || spec.Grant != nil {
 		l.RefreshToken = httpapi.NewToken(httpapi.RefreshToken, t.ID)
+		if spec.Grant != nil {
+			l.RefreshToken, l.Scope = l.RefreshToken+newFamily(), spec.Grant.Scope
+		}
 		l.ExpiresIn = s.o.Config.TokenLifetime
 		expires = s.now() + l.ExpiresIn.Milliseconds()
 	}
@@ -164,7 +173,7 @@ func (s *Service) StartSession(ctx context.Context, t *tenant.Tenant, spec Sessi
 		if _, err := tx.Exec(ctx, `INSERT INTO device (tenant, user_id, device, display_name, last_seen, last_seen_ip, created)
 			VALUES ($1, $2, $3, $4, $5, $6, $5)
 			ON CONFLICT (tenant, user_id, device) DO UPDATE SET last_seen = excluded.last_seen, last_seen_ip = excluded.last_seen_ip`,
-			int64(t.ID), string(l.User), string(l.Device), truncate(spec.DisplayName, maxDeviceName), s.now(), address); err != nil {
+			int64(t.ID), string(l.User), string(l.Device), truncate(spec.DisplayName, maxDeviceName), l.Created, address); err != nil {
 			return err
 		}
 		if err := dropTokens(ctx, tx, t.ID, l.User, l.Device); err != nil {
@@ -172,6 +181,11 @@ func (s *Service) StartSession(ctx context.Context, t *tenant.Tenant, spec Sessi
 		}
 		if err := s.insertAccess(ctx, tx, t.ID, l, nil, expires); err != nil {
 			return err
+		}
+		if spec.Grant != nil {
+			if err := s.insertGrant(ctx, tx, t.ID, l, spec.Grant); err != nil {
+				return err
+			}
 		}
 		if l.RefreshToken == "" {
 			return nil
@@ -214,14 +228,21 @@ func (s *Service) insertRefresh(ctx context.Context, tx *database.Tx, t tenant.I
 	if parent == nil {
 		parent = []byte{}
 	}
-	_, err := tx.Exec(ctx, `INSERT INTO refresh_token (tenant, hash, user_id, device, parent, created, expires) VALUES ($1, $2, $3, $4, $5, $6, 0)`,
-		int64(t), hashToken(l.RefreshToken), string(l.User), string(l.Device), parent, s.now())
+	var expires int64
+	if l.Scope != "" {
+		expires = s.now() + s.o.Config.GrantLifetime.Milliseconds()
+	}
+	_, err := tx.Exec(ctx, `INSERT INTO refresh_token (tenant, hash, user_id, device, parent, created, expires) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+		int64(t), hashToken(l.RefreshToken), string(l.User), string(l.Device), parent, s.now(), expires)
 	return err
 }
 
-// dropTokens ends a device's sessions.
+// dropTokens ends a device's sessions, of whichever API.
 func dropTokens(ctx context.Context, tx *database.Tx, t tenant.ID, user id.User, device id.Device) error {
 	if _, err := tx.Exec(ctx, "DELETE FROM access_token WHERE tenant = $1 AND user_id = $2 AND device = $3", int64(t), string(user), string(device)); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, "DELETE FROM oauth_session WHERE tenant = $1 AND user_id = $2 AND device = $3", int64(t), string(user), string(device)); err != nil {
 		return err
 	}
 	_, err := tx.Exec(ctx, "DELETE FROM refresh_token WHERE tenant = $1 AND user_id = $2 AND device = $3", int64(t), string(user), string(device))

@@ -180,7 +180,7 @@ func (s *Service) RemoveDevices(ctx context.Context, t *tenant.Tenant, user id.U
 	}
 	plan := &stream.Plan{Tenant: t.ID, Changes: []stream.Change{{Kind: stream.Device, Users: []id.User{user}}}}
 	for _, d := range gone {
-		for _, table := range []string{"access_token", "refresh_token", "device"} {
+		for _, table := range []string{"access_token", "refresh_token", "oauth_session", "device"} {
 			plan.Rows = append(plan.Rows, stream.Statement{
 				SQL:  "DELETE FROM " + table + " WHERE tenant = $1 AND user_id = $2 AND device = $3",
 				Args: []any{int64(t.ID), string(user), string(d)},

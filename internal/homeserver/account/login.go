@@ -238,8 +238,7 @@ type refreshReply struct {
 	ExpiresIn   int64  `json:"expires_in_ms"`
 }
 
-// refresh gives a new pair of tokens. The old refresh token stays valid until one of the new pair is used, so that a lost answer can be asked
-// for again; asking again replaces the unused pair.
+// refresh gives a new pair of tokens. Sessions of OAuth 2.0 clients are renewed at the token endpoint only.
 func (s *Service) refresh(ctx context.Context, r *httpapi.Request) (any, error) {
 	var q struct {
 		Token string `json:"refresh_token"`
@@ -250,22 +249,40 @@ func (s *Service) refresh(ctx context.Context, r *httpapi.Request) (any, error) 
 	if q.Token == "" {
 		return nil, mxerror.MissingParam.With("refresh_token is missing")
 	}
-	t := r.Tenant.ID
-	parent := hashToken(q.Token)
+	l, err := s.renew(ctx, r.Tenant.ID, q.Token, "")
+	if err != nil {
+		return nil, err
+	}
+	return refreshReply{l.AccessToken, l.RefreshToken, l.ExpiresIn.Milliseconds()}, nil
+}
+
+// renew exchanges a refresh token of the given OAuth 2.0 client (empty: the legacy API) for a new pair. The old refresh token stays valid until one
+// of the new pair is used, so that a lost answer can be asked for again; asking again replaces the unused pair.
+func (s *Service) renew(ctx context.Context, t tenant.ID, token, client string) (*Login, error) {
+	unknown := mxerror.UnknownToken.With("unknown refresh token").WithExtra("soft_logout", true)
+	parent := hashToken(token)
 	l := &Login{AccessToken: httpapi.NewToken(httpapi.AccessToken, t), RefreshToken: httpapi.NewToken(httpapi.RefreshToken, t), ExpiresIn: s.o.Config.TokenLifetime}
+	if client != "" {
+		l.RefreshToken += family(token)
+	}
 	err := s.db.Write(ctx, func(tx *database.Tx) error {
 		// The update locks the row, so that two refreshes with one token follow each other.
-		n, err := tx.Exec(ctx, "UPDATE refresh_token SET expires = expires WHERE tenant = $1 AND hash = $2", int64(t), parent)
+		n, err := tx.Exec(ctx, "UPDATE refresh_token SET expires = expires WHERE tenant = $1 AND hash = $2 AND (expires = 0 OR expires > $3)", int64(t), parent, s.now())
 		if err != nil {
 			return err
 		}
 		if n == 0 {
-			return mxerror.UnknownToken.With("unknown refresh token").WithExtra("soft_logout", true)
+			return unknown
 		}
 		var grandparent []byte
-		if err := tx.QueryRow(ctx, "SELECT user_id, device, parent FROM refresh_token WHERE tenant = $1 AND hash = $2", int64(t), parent).
-			Scan(&l.User, &l.Device, &grandparent); err != nil {
+		var owner string
+		if err := tx.QueryRow(ctx, `SELECT r.user_id, r.device, r.parent, COALESCE(o.client_id, ''), COALESCE(o.scope, '') FROM refresh_token r
+			LEFT JOIN oauth_session o ON o.tenant = r.tenant AND o.user_id = r.user_id AND o.device = r.device WHERE r.tenant = $1 AND r.hash = $2`, int64(t), parent).
+			Scan(&l.User, &l.Device, &grandparent, &owner, &l.Scope); err != nil {
 			return err
+		}
+		if owner != client {
+			return unknown
 		}
 		for _, stmt := range []string{
 			"DELETE FROM access_token WHERE tenant = $1 AND parent = $2",
@@ -289,5 +306,5 @@ func (s *Service) refresh(ctx context.Context, r *httpapi.Request) (any, error) 
 		return nil, err
 	}
 	s.sessions.forget(t, l.User)
-	return refreshReply{l.AccessToken, l.RefreshToken, l.ExpiresIn.Milliseconds()}, nil
+	return l, nil
 }

@@ -61,6 +61,9 @@ func (s *Service) Confirm(ctx context.Context, r *httpapi.Request, purpose strin
 	if r.Session.AppService != "" {
 		return nil, nil
 	}
+	if r.Session.OAuthClient != "" {
+		return s.confirmOnPage(ctx, r, purpose, auth)
+	}
 	run := &uia{tenant: r.Tenant, purpose: string(r.Session.User) + " " + purpose, stages: []string{loginPassword}}
 	run.check = func(ctx context.Context, a *authData) error {
 		name := a.User
