@@ -52,6 +52,7 @@ var order = []string{
 	"internal/foundation/httpapi",
 	"internal/homeserver/policy",
 	"internal/homeserver/account",
+	"internal/homeserver/oauth",
 	"internal/homeserver/room",
 	"internal/homeserver/space",
 	"internal/homeserver/timeline",

@@ -20,6 +20,7 @@ const (
 	Download         // media down
 	Federation       // requests of other servers
 	Transact         // transactions of other servers, which carry up to 50 PDUs each
+	OAuth            // registrations of OAuth 2.0 clients and their tokens
 	Public           // unauthenticated facts: versions, well-known, server keys
 )
 
@@ -49,6 +50,7 @@ var classes = [...]classSpec{
 	Download:   {"download", Rate{30, 300}},
 	Federation: {"federation", Rate{100, 500}},
 	Transact:   {"transact", Rate{50, 200}},
+	OAuth:      {"oauth", Rate{10, 100}},
 	Public:     {"public", Rate{50, 300}},
 }
 

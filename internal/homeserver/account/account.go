@@ -52,6 +52,8 @@ type Options struct {
 	RemoteProfile func(ctx context.Context, t *tenant.Tenant, user id.User, field string) (map[string]jsontext.Value, error)
 	// Acquainted returns the users of other servers whom the user may find in the user directory because they share a room.
 	Acquainted func(ctx context.Context, t *tenant.Tenant, user id.User) (map[id.User]struct{}, error)
+	// PasswordChanged signs a user out of what is not a device: browsers on the account pages.
+	PasswordChanged func(ctx context.Context, t *tenant.Tenant, user id.User) error
 	// AccountPage is the address of the server's account page on the host of the request, with a query; nil where there are no pages.
 	AccountPage func(r *httpapi.Request, query url.Values) string
 	// AppService finds the application service of the tenant that owns a token.

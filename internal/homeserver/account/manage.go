@@ -44,13 +44,22 @@ func (s *Service) changePassword(ctx context.Context, r *httpapi.Request) (any, 
 	if q.Password == nil {
 		return nil, mxerror.MissingParam.With("new_password is missing")
 	}
-	if err := s.SetPassword(ctx, r.Tenant, r.Session.User, *q.Password); err != nil {
-		return nil, err
-	}
 	if q.Logout != nil && !*q.Logout {
-		return nil, nil
+		return nil, s.SetPassword(ctx, r.Tenant, r.Session.User, *q.Password)
 	}
-	return nil, s.removeDevicesExcept(ctx, r.Tenant, r.Session.User, r.Session.Device)
+	return nil, s.ChangePassword(ctx, r.Tenant, r.Session.User, *q.Password, r.Session.Device)
+}
+
+// ChangePassword is [Service.SetPassword] for a password that a person has chosen: it is checked (M_WEAK_PASSWORD), and all devices but the given one
+// are signed out.
+func (s *Service) ChangePassword(ctx context.Context, t *tenant.Tenant, user id.User, password string, keep id.Device) error {
+	if err := s.hasher.check(password); err != nil {
+		return err
+	}
+	if err := s.SetPassword(ctx, t, user, password); err != nil {
+		return err
+	}
+	return s.removeDevicesExcept(ctx, t, user, keep)
 }
 
 // SetPassword replaces a password. The empty one ends sign-in by password.
@@ -65,6 +74,9 @@ func (s *Service) SetPassword(ctx context.Context, t *tenant.Tenant, user id.Use
 	n, err := s.db.Exec(ctx, "UPDATE account SET password = $3 WHERE tenant = $1 AND user_id = $2", int64(t.ID), string(user), hash)
 	if err == nil && n == 0 {
 		err = mxerror.NotFound.With("no such user")
+	}
+	if err == nil && s.o.PasswordChanged != nil {
+		err = s.o.PasswordChanged(ctx, t, user)
 	}
 	return err
 }

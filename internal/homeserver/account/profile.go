@@ -168,14 +168,20 @@ func (s *Service) putProfileField(ctx context.Context, r *httpapi.Request) (any,
 	if !ok {
 		return nil, mxerror.MissingParam.With("%s is missing", field)
 	}
+	return nil, s.ChangeProfileField(ctx, r.Tenant, user, field, value)
+}
+
+// ChangeProfileField is [Service.SetProfileField] for what a person has typed: it is checked (M_BAD_JSON, M_INVALID_PARAM), and an empty name or avatar
+// is removed.
+func (s *Service) ChangeProfileField(ctx context.Context, t *tenant.Tenant, user id.User, field string, value jsontext.Value) error {
 	text, err := checkField(field, value)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if (field == fieldDisplayName || field == fieldAvatar) && text == "" {
-		return nil, s.removeField(ctx, r.Tenant, user, field)
+		return s.removeField(ctx, t, user, field)
 	}
-	return nil, s.SetProfileField(ctx, r.Tenant, user, field, value)
+	return s.SetProfileField(ctx, t, user, field, value)
 }
 
 // checkField checks the fields whose type the specification fixes and returns their text.

@@ -84,6 +84,19 @@ func (s *Service) register(ctx context.Context, r *httpapi.Request) (any, error)
 	return s.finishRegistration(ctx, r, &q, NewUser{LoginName: q.Username, Password: *q.Password})
 }
 
+// Register makes the account of a person who has chosen name and password. Whether registration is open is the caller's to know. Errors: those of
+// /register/available, M_WEAK_PASSWORD.
+func (s *Service) Register(ctx context.Context, t *tenant.Tenant, name, password string) (id.User, error) {
+	name = wished(t, name)
+	if err := s.available(ctx, t, name); err != nil {
+		return "", err
+	}
+	if err := s.hasher.check(password); err != nil {
+		return "", err
+	}
+	return s.Create(ctx, t, NewUser{LoginName: name, Password: password})
+}
+
 // finishRegistration makes the account and, unless the client wants none, a session.
 func (s *Service) finishRegistration(ctx context.Context, r *httpapi.Request, q *registerRequest, n NewUser) (any, error) {
 	t := r.Tenant

@@ -70,6 +70,9 @@ func New(t testing.TB, db *database.DB, change func(*Rig, *account.Options), add
 	return g
 }
 
+// URL is the address of the listener, for requests that are more than [User.Do].
+func (g *Rig) URL() string { return g.url }
+
 func (g *Rig) tenant(name id.Server) *tenant.Tenant {
 	g.TB.Helper()
 	t, err := g.Tenants.Create(context.Background(), tenant.Spec{Name: name})

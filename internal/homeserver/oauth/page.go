@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oauth
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"net/http"
+	"strings"
+
+	"golang.org/x/text/language"
+
+	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+)
+
+//go:embed pages
+var pageFiles embed.FS
+
+// languages are those of the pages, the first one for whoever speaks none of them.
+var languages = []string{"de", "en"}
+
+var matcher = language.NewMatcher([]language.Tag{language.German, language.English})
+
+// style is in every page, so that none needs a second request; the policy names its hash.
+var style = template.CSS(mustRead("style.css"))
+
+var styleHash = func() string {
+	sum := sha256.Sum256([]byte(style))
+	return "sha256-" + base64.StdEncoding.EncodeToString(sum[:])
+}()
+
+// pages holds each page in each language: language → page → template.
+var pages = func() map[string]map[string]*template.Template {
+	out := map[string]map[string]*template.Template{}
+	for _, lang := range languages {
+		out[lang] = map[string]*template.Template{}
+		base := template.Must(template.New("base").Funcs(template.FuncMap{
+			"t": func(key string) (string, error) {
+				text, ok := texts[lang][key]
+				if !ok {
+					return "", fmt.Errorf("no text %q in %s", key, lang)
+				}
+				return text, nil
+			},
+		}).Parse(mustRead("base.html")))
+		entries, err := pageFiles.ReadDir("pages")
+		if err != nil {
+			panic(err)
+		}
+		for _, e := range entries {
+			if name, ok := strings.CutSuffix(e.Name(), ".html"); ok && name != "base" {
+				out[lang][name] = template.Must(template.Must(base.Clone()).Parse(mustRead(e.Name())))
+			}
+		}
+	}
+	return out
+}()
+
+func mustRead(name string) string {
+	b, err := pageFiles.ReadFile("pages/" + name)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
+// pageLanguage is the language of the pages that suits a request: its ui_locales, then what its browser speaks.
+func pageLanguage(r *httpapi.Request) string {
+	_, i := language.MatchStrings(matcher, strings.ReplaceAll(r.Query("ui_locales"), " ", ","), r.HTTP.Header.Get("Accept-Language"))
+	return languages[i]
+}
+
+// pageHeader adds to a page's header what keeps it safe: nothing foreign is loaded, no other page shows it in a frame, its forms lead only here or to
+// the given source, nothing of it is stored or told to the next page. The cross-origin headers of the client API are not for pages.
+func pageHeader(h http.Header, formAction string) http.Header {
+	if formAction != "" {
+		formAction = " " + formAction
+	}
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src '"+styleHash+"'; form-action 'self'"+formAction+"; base-uri 'none'; frame-ancestors 'none'")
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Robots-Tag", "noindex")
+	for _, name := range []string{"Access-Control-Allow-Origin", "Access-Control-Allow-Methods", "Access-Control-Allow-Headers", "Access-Control-Expose-Headers"} {
+		h[name] = []string{}
+	}
+	return h
+}
+
+// pageData is what every page gets.
+type pageData struct {
+	Language string
+	Style    template.CSS
+	Key      string // proves that a form stood on our page
+	User     string // who is signed in; empty for nobody
+	Account  string // address of the account page
+	Problem  string // key of a text
+	Fresh    bool   // no password is needed for what cannot be undone
+	D        any
+}
+
+// page renders one of the pages for the visitor.
+func (v *visit) page(name string, data any, status int) *httpapi.Reply {
+	d := pageData{Language: v.language, Style: style, Key: formKey(v.cookie), Account: pathAccount, Problem: v.problem, D: data}
+	if v.account != nil {
+		d.User, d.Fresh = string(v.account.User), v.fresh()
+	}
+	return render(name, d, status, pageHeader(v.header, v.entry.action))
+}
+
+// errorPage tells a person, who is not necessarily known, that something does not work. key names the text, detail is for whoever wrote the client.
+func (s *Service) errorPage(r *httpapi.Request, status int, key, detail string) *httpapi.Reply {
+	d := pageData{Language: pageLanguage(r), Style: style, D: struct{ Key, Detail string }{key, detail}}
+	return render("error", d, status, pageHeader(http.Header{}, ""))
+}
+
+func render(name string, d pageData, status int, header http.Header) *httpapi.Reply {
+	var out bytes.Buffer
+	if err := pages[d.Language][name].ExecuteTemplate(&out, "base", d); err != nil {
+		panic(err) // a text or a field is missing: a programming error, which the edge answers with 500
+	}
+	header.Set("Content-Type", "text/html; charset=utf-8")
+	header.Set("Content-Language", d.Language)
+	return &httpapi.Reply{Status: status, Header: header, Body: out.Bytes()}
+}
+
+// clientData is a client as people see it. The name is what the client calls itself; the host is what it has proven.
+type clientData struct {
+	Name, Host, Terms, Policy string
+}
+
+func (v *visit) clientData(g *registration) clientData {
+	c := clientData{Name: g.localized("client_name", g.Name, v.language), Host: g.host(),
+		Terms: g.localized("tos_uri", g.Terms, v.language), Policy: g.localized("policy_uri", g.Policy, v.language)}
+	if c.Name == "" {
+		c.Name = c.Host
+	}
+	return c
+}
