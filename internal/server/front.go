@@ -12,6 +12,7 @@ import (
 
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/homeserver/oauth"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 )
 
@@ -39,6 +40,10 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if f.Home != nil && !matrixPath(r.URL.Path) {
 		f.Home.ServeHTTP(w, r)
+		return
+	}
+	if r.Method == http.MethodPost && r.URL.Path == oauth.RegistrationPath {
+		f.registerEverywhere(w, r)
 		return
 	}
 	if cell := f.bySubject(r); cell != nil {
@@ -74,6 +79,9 @@ func (f *Front) bySubject(r *http.Request) *Server {
 	body := peek(r)
 	t, name, found := httpapi.TenantOf(r, userInPath(r.URL.Path), body)
 	if !found {
+		t, name, found = httpapi.TenantOfPage(r, body)
+	}
+	if !found {
 		return f.Cells[0]
 	}
 	for _, cell := range f.Cells {
@@ -96,6 +104,31 @@ func (f *Front) bySubject(r *http.Request) *Server {
 	}
 	return f.Cells[0]
 }
+
+// registerEverywhere hands the registration of an OAuth 2.0 client to every cell, because nobody knows yet whose user will sign in with it. All give
+// it the same id, which follows from its metadata.
+func (f *Front) registerEverywhere(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxPeek))
+	if err != nil {
+		return // the client went away
+	}
+	for i, cell := range f.Cells {
+		again := r.Clone(r.Context())
+		again.Body = io.NopCloser(bytes.NewReader(body))
+		if i == 0 {
+			cell.Handler().ServeHTTP(w, again)
+		} else {
+			cell.Handler().ServeHTTP(nowhere{http.Header{}}, again)
+		}
+	}
+}
+
+// nowhere takes an answer that nobody reads.
+type nowhere struct{ header http.Header }
+
+func (n nowhere) Header() http.Header       { return n.header }
+func (nowhere) WriteHeader(int)             {}
+func (nowhere) Write(b []byte) (int, error) { return len(b), nil }
 
 // knows asks a cell for a tenant; errStopping when it is stopping.
 func (s *Server) knows(ask func(*tenant.Store) (*tenant.Tenant, error)) (*tenant.Tenant, error) {

@@ -10,6 +10,7 @@ import (
 	"github.com/konsil-health/konsil/internal/homeserver/account"
 	"github.com/konsil-health/konsil/internal/homeserver/federation"
 	"github.com/konsil-health/konsil/internal/homeserver/media"
+	"github.com/konsil-health/konsil/internal/homeserver/oauth"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 )
 
@@ -42,6 +43,10 @@ func accountConfig(c *config.Config) account.Config {
 	}
 	a.FederationHost = func(t *tenant.Tenant) string { return delegated[t.Name] }
 	return a
+}
+
+func oauthConfig(c *config.Config) oauth.Config {
+	return oauth.Config{PublicURL: c.PublicURL, Registration: c.Registration.Mode == config.RegistrationOpen}
 }
 
 func federationConfig(c *config.Config) (federation.Config, error) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -27,6 +28,7 @@ import (
 	"github.com/konsil-health/konsil/internal/homeserver/ephemeral"
 	"github.com/konsil-health/konsil/internal/homeserver/federation"
 	"github.com/konsil-health/konsil/internal/homeserver/media"
+	"github.com/konsil-health/konsil/internal/homeserver/oauth"
 	"github.com/konsil-health/konsil/internal/homeserver/push"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
 	"github.com/konsil-health/konsil/internal/homeserver/space"
@@ -122,12 +124,13 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
+	limiter := limit.New(limit.Options{Off: !c.RateLimits})
 	n.router = httpapi.NewRouter(httpapi.Options{
 		Tenants:        n.tenants,
 		SharedHosts:    c.SharedClientHosts,
 		Sole:           c.SoleTenant(),
 		TrustedProxies: proxies,
-		Limiter:        limit.New(limit.Options{Off: !c.RateLimits}),
+		Limiter:        limiter,
 		Policy:         rules.Route,
 		Admit:          rules.Federate,
 		Log:            log,
@@ -145,8 +148,9 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	var keys *encryption.Service
 	var notifications *push.Service
 	var bridges *appservice.Service
+	var issuer *oauth.Service
 	accounts = account.New(account.Options{
-		DB: n.db, Committer: n.committer, Feed: feed, Policy: rules, Log: log,
+		DB: n.db, Committer: n.committer, Feed: feed, Policy: rules, Log: log, Limiter: limiter,
 		Config: accountConfig(c), AppService: services.ByToken, AppServiceByID: services.ByID, ReservedUser: services.ReservedUser,
 		FindUser: func(ctx context.Context, t *tenant.Tenant, user id.User) (bool, error) {
 			return bridges.FindUser(ctx, t, user)
@@ -167,11 +171,17 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		DeviceForbidden: func(ctx context.Context, t *tenant.Tenant, user id.User, device id.Device) (bool, error) {
 			return keys.DeviceForbidden(ctx, t, user, device)
 		},
+		Issuer:      func(r *httpapi.Request) (string, string) { return issuer.Issuer(r) },
+		AccountPage: func(r *httpapi.Request, query url.Values) string { return issuer.AccountPage(r, query) },
+		PasswordChanged: func(ctx context.Context, t *tenant.Tenant, user id.User) error {
+			return issuer.EndBrowsers(ctx, t, user)
+		},
 		Acquainted: func(ctx context.Context, t *tenant.Tenant, user id.User) (map[id.User]struct{}, error) {
 			return rooms.SharedUsers(ctx, t.ID, user)
 		},
 	})
 	n.accounts = accounts
+	issuer = oauth.New(oauth.Options{DB: n.db, Tenants: n.tenants, Accounts: accounts, Policy: rules, Log: log, Limiter: limiter, Config: oauthConfig(c)})
 	federationOptions, err := federationConfig(c)
 	if err != nil {
 		return nil, err
@@ -266,6 +276,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 
 	n.router.Authenticate(accounts, n.federation)
 	n.router.Add(accounts.Routes()...)
+	n.router.Add(issuer.Routes()...)
 	n.router.Add(rooms.Routes()...)
 	n.router.Add(spaces.Routes()...)
 	n.router.Add(history.Routes()...)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -91,6 +92,27 @@ func TenantOf(r *http.Request, userInPath string, body []byte) (t tenant.ID, nam
 	}
 	for _, n := range tokens {
 		if t, ok := TokenTenant(n); ok {
+			return t, "", true
+		}
+	}
+	return 0, "", false
+}
+
+// TenantOfPage says which tenant a browser's form or an OAuth 2.0 client's request is for: the user id or the secrets in the form, then the cookie of
+// who is signed in. Only whoever hands requests to cells asks it; within a cell those pages find their tenant themselves.
+func TenantOfPage(r *http.Request, body []byte) (t tenant.ID, name id.Server, found bool) {
+	var secrets []string
+	if form, err := url.ParseQuery(string(body)); err == nil {
+		if user, err := id.ParseUser(strings.ToLower(strings.TrimSpace(form.Get("username")))); err == nil {
+			return 0, user.Server(), true
+		}
+		secrets = []string{form.Get("code"), form.Get("refresh_token"), form.Get("token"), form.Get("device_code")}
+	}
+	for _, c := range r.Cookies() {
+		secrets = append(secrets, c.Value)
+	}
+	for _, secret := range secrets {
+		if t, ok := TokenTenant(secret); ok {
 			return t, "", true
 		}
 	}

@@ -89,7 +89,14 @@ type baseURL struct {
 
 // clientDetails is the document of /.well-known/matrix/client, which login answers too.
 type clientDetails struct {
-	HomeServer baseURL `json:"m.homeserver"`
+	HomeServer     baseURL         `json:"m.homeserver"`
+	Authentication *authentication `json:"org.matrix.msc2965.authentication,omitempty"`
+}
+
+// authentication is where clients looked for the OAuth 2.0 issuer before there was auth_metadata.
+type authentication struct {
+	Issuer  string `json:"issuer"`
+	Account string `json:"account"`
 }
 
 func (s *Service) clientDetails(t *tenant.Tenant) *clientDetails {
@@ -100,11 +107,15 @@ func (s *Service) clientDetails(t *tenant.Tenant) *clientDetails {
 	if url == "" {
 		return nil
 	}
-	return &clientDetails{baseURL{url}}
+	return &clientDetails{HomeServer: baseURL{url}}
 }
 
 func (s *Service) wellKnownClient(_ context.Context, r *httpapi.Request) (any, error) {
 	if d := s.clientDetails(r.Tenant); d != nil {
+		if s.o.Issuer != nil {
+			d.Authentication = &authentication{}
+			d.Authentication.Issuer, d.Authentication.Account = s.o.Issuer(r)
+		}
 		return d, nil
 	}
 	return nil, mxerror.NotFound.With("no client address is configured")

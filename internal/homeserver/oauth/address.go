@@ -18,11 +18,14 @@ const (
 	pathAuthorize = "/_matrix/oauth2/authorize"
 	pathToken     = "/_matrix/oauth2/token"
 	pathRevoke    = "/_matrix/oauth2/revoke"
-	pathRegister  = "/_matrix/oauth2/register"
+	pathRegister  = RegistrationPath
 	pathDevice    = "/_matrix/oauth2/device"
 	pathLink      = "/_matrix/link"
 	pathAccount   = "/_matrix/account"
 )
+
+// RegistrationPath is where clients register. Whoever hands requests to several cells gives a registration to all of them: it has the same id in each.
+const RegistrationPath = "/_matrix/oauth2/register"
 
 // base is the address of the host that a request came to, without a slash at the end. Everything that a client is told stands on the host that it
 // asked, because that is the one it can reach.

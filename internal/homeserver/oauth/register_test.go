@@ -32,6 +32,9 @@ func TestMetadata(t *testing.T) {
 					t.Error("browsers may not read the metadata")
 				}
 			}
+			if p := b.get("/.well-known/matrix/client").is(200); p.field("org.matrix.msc2965.authentication") != `{"account":"http://`+host+manage+`","issuer":"http://`+host+`/"}` {
+				t.Errorf("well-known: %s", p.body)
+			}
 			if got := b.get("/_matrix/client/unstable/org.matrix.msc2965/auth_issuer").is(200).field("issuer"); got != "http://"+host+"/" {
 				t.Errorf("issuer %s", got)
 			}

@@ -82,6 +82,7 @@ func newRig(t testing.TB, db *database.DB, change func(*oauth.Options)) *rig {
 	g := &rig{t: t, now: time.Now()}
 	g.Rig = accounttest.New(t, db, func(_ *accounttest.Rig, o *account.Options) {
 		o.Now = g.clock
+		o.Issuer = func(r *httpapi.Request) (issuer, page string) { return g.oauth.Issuer(r) }
 		o.AccountPage = func(r *httpapi.Request, q url.Values) string { return g.oauth.AccountPage(r, q) }
 		o.PasswordChanged = func(ctx context.Context, t *tenant.Tenant, user id.User) error {
 			return g.oauth.EndBrowsers(ctx, t, user)
