@@ -188,7 +188,7 @@ func TestPagesAreSafe(t *testing.T) {
 		if !strings.Contains(cookie, "HttpOnly") || !strings.Contains(cookie, "SameSite=Lax") || strings.Contains(cookie, "Domain") || !strings.HasPrefix(cookie, "konsil=") {
 			t.Errorf("cookie %q", cookie)
 		}
-		if p.header.Get("Access-Control-Allow-Origin") != "" || p.header.Get("Cache-Control") != "no-store" || p.header.Get("Referrer-Policy") != "no-referrer" {
+		if p.header.Get("Access-Control-Allow-Origin") != "" || p.header.Get("Cache-Control") != "no-store" || p.header.Get("Referrer-Policy") != "same-origin" {
 			t.Errorf("header: %v", p.header)
 		}
 		for accept, want := range map[string]string{"": "de", "en-GB,en;q=0.9,de;q=0.5": "en", "de-AT": "de", "fr": "de", "fr,en;q=0.5": "en"} {

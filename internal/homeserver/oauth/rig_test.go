@@ -148,7 +148,7 @@ func (p *page) field(name string) string {
 	case nil:
 		return ""
 	default:
-		b, _ := json.Marshal(x)
+		b, _ := json.Marshal(x, json.Deterministic(true))
 		return string(b)
 	}
 }
