@@ -21,6 +21,7 @@ var supportedVersions = []string{
 var unstableFeatures = map[string]bool{
 	"org.matrix.e2e_cross_signing": true,
 	"org.matrix.msc2432":           true,
+	"org.matrix.msc4108":           true,
 	"org.matrix.msc3827.stable":    true,
 	"uk.tcpip.msc4133":             true,
 	"uk.tcpip.msc4133.stable":      true,

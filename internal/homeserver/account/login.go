@@ -21,6 +21,7 @@ import (
 const (
 	loginPassword   = "m.login.password"
 	loginToken      = "m.login.token"
+	loginSSO        = "m.login.sso"
 	loginAppService = "m.login.application_service"
 	loginDummy      = "m.login.dummy"
 )
@@ -31,6 +32,9 @@ const loginTokenLife = 2 * time.Minute
 type flow struct {
 	Type          string `json:"type"`
 	GetLoginToken bool   `json:"get_login_token,omitzero"`
+	// Preferred tells clients that know OAuth 2.0 only by name to offer nothing else, by its specified name and by the one from before.
+	Preferred    bool `json:"oauth_aware_preferred,omitzero"`
+	PreferredOld bool `json:"org.matrix.msc3824.delegated_oidc_compatibility,omitzero"`
 }
 
 type flowsReply struct {
@@ -41,6 +45,9 @@ func (s *Service) loginFlows(context.Context, *httpapi.Request) (any, error) {
 	var flows []flow
 	if !s.o.Config.NoPasswordLogin {
 		flows = append(flows, flow{Type: loginPassword})
+	}
+	if s.o.Issuer != nil {
+		flows = append(flows, flow{Type: loginSSO, Preferred: true, PreferredOld: true})
 	}
 	return flowsReply{append(flows, flow{Type: loginToken, GetLoginToken: true}, flow{Type: loginAppService})}, nil
 }
@@ -225,11 +232,17 @@ func (s *Service) getLoginToken(ctx context.Context, r *httpapi.Request) (any, e
 	if challenge, err := s.Confirm(ctx, r, "login/get_token", q.Auth); challenge != nil || err != nil {
 		return challenge, err
 	}
-	token := httpapi.NewToken(httpapi.LoginToken, r.Tenant.ID)
-	if err := s.putShortToken(ctx, r.Tenant.ID, kindLogin, token, r.Session.User, loginTokenLife); err != nil {
+	token, err := s.NewLoginToken(ctx, r.Tenant, r.Session.User)
+	if err != nil {
 		return nil, err
 	}
 	return loginTokenReply{token, loginTokenLife.Milliseconds()}, nil
+}
+
+// NewLoginToken makes a token with which a client signs the user in once, by m.login.token.
+func (s *Service) NewLoginToken(ctx context.Context, t *tenant.Tenant, user id.User) (string, error) {
+	token := httpapi.NewToken(httpapi.LoginToken, t.ID)
+	return token, s.putShortToken(ctx, t.ID, kindLogin, token, user, loginTokenLife)
 }
 
 type refreshReply struct {

@@ -22,6 +22,7 @@ const (
 	pathDevice    = "/_matrix/oauth2/device"
 	pathLink      = "/_matrix/link"
 	pathAccount   = "/_matrix/account"
+	pathSSO       = "/_matrix/sign-in"
 )
 
 // RegistrationPath is where clients register. Whoever hands requests to several cells gives a registration to all of them: it has the same id in each.

@@ -13,8 +13,8 @@ const maxForm = 16 << 10
 // Routes lists every route of the slice. All of them answer on a client host of all tenants too.
 func (s *Service) Routes() []httpapi.Route {
 	const (
-		get, post = "GET", "POST"
-		unstable  = client + "/unstable/org.matrix.msc2965"
+		get, post, put, del = "GET", "POST", "PUT", "DELETE"
+		unstable            = client + "/unstable/org.matrix.msc2965"
 	)
 	rows := []struct {
 		method, path string
@@ -38,6 +38,18 @@ func (s *Service) Routes() []httpapi.Route {
 		{post, pathLink, limit.Public, maxForm, s.link},
 		{get, pathAccount, limit.Public, maxForm, s.accountPage},
 		{post, pathAccount, limit.Public, maxForm, s.accountPage},
+
+		{get, client + "/v3/login/sso/redirect", limit.Public, 0, s.ssoRedirect},
+		{get, client + "/v3/login/sso/redirect/{idpId}", limit.Public, 0, s.ssoRedirect},
+		{get, client + "/r0/login/sso/redirect", limit.Public, 0, s.ssoRedirect},
+		{get, client + "/r0/login/sso/redirect/{idpId}", limit.Public, 0, s.ssoRedirect},
+		{get, pathSSO, limit.Public, maxForm, s.sso},
+		{post, pathSSO, limit.Public, maxForm, s.sso},
+
+		{post, pathRendezvous, limit.Login, maxPayload, s.openRendezvous},
+		{get, pathRendezvous + "/{name}", limit.Public, 0, s.readRendezvous},
+		{put, pathRendezvous + "/{name}", limit.OAuth, maxPayload, s.writeRendezvous},
+		{del, pathRendezvous + "/{name}", limit.OAuth, 0, s.closeRendezvous},
 	}
 	routes := make([]httpapi.Route, len(rows))
 	for i, r := range rows {
