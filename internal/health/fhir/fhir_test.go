@@ -16,7 +16,7 @@ import (
 const endpoint = `{"resourceType":"Endpoint","id":"e1","status":"active","name":"Messenger","address":"matrix:u/anna:praxis.example",
 	"connectionType":{"system":"https://gematik.de/fhir/directory/CodeSystem/EndpointDirectoryConnectionType","code":"tim"},
 	"payloadType":[{"coding":[{"system":"https://gematik.de/fhir/directory/CodeSystem/EndpointDirectoryPayloadType","code":"tim-chat"}]}],
-	"extension":[{"url":"https://gematik.de/fhir/directory/StructureDefinition/EndpointVisibility","valueCoding":{"code":"hide-versicherte"}}]}`
+	"extension":[{"url":"https://gematik.de/fhir/directory/StructureDefinition/EndpointVisibility","valueCoding":{"system":"https://gematik.de/fhir/directory/CodeSystem/EndpointVisibilityCS","code":"hide-versicherte"}}]}`
 
 func TestAccessors(t *testing.T) {
 	t.Parallel()

@@ -24,6 +24,8 @@ const (
 	CodeBusinessRule = "business-rule"
 	CodeTooCostly    = "too-costly"
 	CodeException    = "exception"
+	CodeCodeInvalid  = "code-invalid"
+	CodeInvariant    = "invariant"
 	CodeThrottled    = "throttled"
 )
 

@@ -135,7 +135,7 @@ func (i Institution) Entries() ([]Entry, error) {
 		"extension": owned(i.TelematikID), "providedBy": reference(fhir.Organization, i.TelematikID), "location": []any{reference(fhir.Location, i.TelematikID)},
 	}
 	if len(i.Specialties) > 0 {
-		service["specialty"] = concepts(fhir.SystemSpecialty, i.Specialties)
+		service["type"] = concepts(fhir.SystemSpecialty, i.Specialties) // the profile's specialty has codes of its own
 	}
 	if i.Phone != "" {
 		service["telecom"] = []any{map[string]any{"system": "phone", "value": i.Phone, "use": "work"}}

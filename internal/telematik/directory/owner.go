@@ -89,15 +89,6 @@ func (s *Service) createOwned(w http.ResponseWriter, r *http.Request, owner stri
 
 // storeEndpoint checks an owner's Endpoint, stamps its origin and owner and stores it.
 func (s *Service) storeEndpoint(r *http.Request, resource *fhir.Resource, id, owner string) (*fhir.Resource, error) {
-	issues := fhir.Validate(resource)
-	if len(issues) == 0 {
-		if kinds := resource.Codings("connectionType"); !isMessenger(kinds[0].Code) {
-			issues = append(issues, fhir.Issue{Severity: "error", Code: fhir.CodeBusinessRule, Diagnostics: fmt.Sprintf("owners enter %q only", messengerKinds), Expression: []string{"Endpoint.connectionType"}})
-		}
-	}
-	if len(issues) > 0 {
-		return nil, &fhir.Error{Status: http.StatusUnprocessableEntity, Issues: issues}
-	}
 	extensions := owned(owner)
 	for _, e := range resource.At("extension") {
 		if m, ok := e.(map[string]any); ok && m["url"] != fhir.ExtensionOwnerTelematikID {
@@ -107,6 +98,15 @@ func (s *Service) storeEndpoint(r *http.Request, resource *fhir.Resource, id, ow
 	stamped, err := resource.With(map[string]any{"id": id, "extension": extensions, "meta": meta("owner")})
 	if err != nil {
 		return nil, err
+	}
+	issues := fhir.Validate(stamped)
+	if len(issues) == 0 {
+		if kinds := resource.Codings("connectionType"); !isMessenger(kinds[0].Code) {
+			issues = append(issues, fhir.Issue{Severity: "error", Code: fhir.CodeBusinessRule, Diagnostics: fmt.Sprintf("owners enter %q only", messengerKinds), Expression: []string{"Endpoint.connectionType"}})
+		}
+	}
+	if len(issues) > 0 {
+		return nil, &fhir.Error{Status: http.StatusUnprocessableEntity, Issues: issues}
 	}
 	if err := s.o.Store.Put(r.Context(), Entry{stamped, owner}); err != nil {
 		return nil, err
@@ -150,13 +150,13 @@ func (s *Service) link(r *http.Request, old, changed *fhir.Resource, owner strin
 	if err != nil {
 		return nil, err
 	}
-	if issues := fhir.Validate(changed); len(issues) > 0 {
-		return nil, &fhir.Error{Status: http.StatusUnprocessableEntity, Issues: issues}
-	}
 	if !same {
 		return nil, fhir.Refuse(http.StatusUnprocessableEntity, fhir.CodeBusinessRule, "owners change only the endpoints of an entry")
 	}
 	references := changed.References("endpoint")
+	if len(references) != len(changed.At("endpoint")) {
+		return nil, fhir.Refuse(http.StatusUnprocessableEntity, fhir.CodeValue, "endpoint is a list of references of the form Endpoint/id")
+	}
 	for _, ref := range references {
 		target, by, err := s.o.Store.Get(r.Context(), ref)
 		if err != nil {

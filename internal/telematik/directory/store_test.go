@@ -136,7 +136,7 @@ func TestSearch(t *testing.T) {
 			{fhir.HealthcareService, services + "organization.type=1.2.276.0.76.4.50,1.2.276.0.76.4.51", "1-2.1"},
 			{fhir.HealthcareService, services + "organization.type-display=krank", "5-2.1"},
 			{fhir.HealthcareService, services + "organization.identifier=1-2.9", ""},
-			{fhir.HealthcareService, services + "specialty=KARD&location.address-city=M%C3%BCnchen", "5-2.1"},
+			{fhir.HealthcareService, services + "service-type=KARD&location.address-city=M%C3%BCnchen", "5-2.1"},
 			{fhir.HealthcareService, services + "_text=isarring", "5-2.1"},
 			{fhir.Endpoint, "status=active", ""},
 		} {
