@@ -164,7 +164,7 @@ func TestRulesArePublished(t *testing.T) {
 // ruleOf walks a path of element names through the table.
 func ruleOf(path string) (rule, bool) {
 	parts := strings.Split(path, ".")
-	kind, known := parts[0], slices.Concat(rules()["Resource"], rules()[parts[0]])
+	known := slices.Concat(rules()["Resource"], rules()[parts[0]])
 	var r rule
 	for _, p := range parts[1:] {
 		at := slices.IndexFunc(known, func(r rule) bool { return r.name == p })
@@ -172,8 +172,7 @@ func ruleOf(path string) (rule, bool) {
 			return rule{}, false
 		}
 		r = known[at]
-		kind = r.kind
-		known = rules()[kind]
+		known = rules()[r.kind]
 	}
 	return r, len(parts) > 1
 }
