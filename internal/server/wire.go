@@ -163,6 +163,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 			return n.federation.RemoteProfile(ctx, t, user, field)
 		},
 		DevicesRemoved: func(ctx context.Context, t *tenant.Tenant, user id.User, devices []id.Device, plan *stream.Plan) error {
+			notifications.DevicesRemoved(user, devices, plan)
 			return keys.DevicesRemoved(ctx, t, user, devices, plan)
 		},
 		DeviceRenamed: func(ctx context.Context, t *tenant.Tenant, user id.User, device id.Device, plan *stream.Plan) error {
@@ -252,7 +253,10 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		},
 	})
 	n.ends(func() error { passing.Close(); return nil })
-	notifications = push.New(push.Options{DB: n.db, Feed: feed, Rooms: rooms, Accounts: accounts, Ephemeral: passing, Tokens: tokens})
+	notifications = push.New(push.Options{DB: n.db, Feed: feed, Rooms: rooms, Accounts: accounts, Ephemeral: passing, Tokens: tokens,
+		Log: log, Ignored: history.Ignored, Guard: federation.Guard(c.PrivateAddresses), AllowPrivate: c.PrivateAddresses,
+		RetryMin: c.Federation.Retry.First, RetryMax: c.Federation.Retry.Max})
+	n.ends(func() error { notifications.Close(); return nil })
 	syncs := clientsync.New(clientsync.Options{Feed: feed, Accounts: accounts, Rooms: rooms, Timeline: history, Tokens: tokens, Encryption: keys,
 		Ephemeral: passing, Push: notifications})
 	n.stopping = syncs.Close
@@ -299,7 +303,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		}
 	}
 
-	n.starts = append(n.starts, n.federation.Start, bridges.Start, func() {
+	n.starts = append(n.starts, n.federation.Start, bridges.Start, notifications.Start, func() {
 		if err := rooms.Resume(context.WithoutCancel(ctx)); err != nil {
 			log.Error("staged events were not taken up", "error", err)
 		}

@@ -59,6 +59,14 @@ func publicAddress(a netip.Addr) bool {
 	return a.IsValid()
 }
 
+// Guard is the check of addresses for other slices that connect to what users name; nil when private ones are allowed.
+func Guard(allowPrivate bool) func(network, address string, c syscall.RawConn) error {
+	if allowPrivate {
+		return nil
+	}
+	return guard(nil)
+}
+
 // guard is the connect-time check of a resolved address: it sees what is really connected to, so a name that resolves differently at a second
 // look-up gains nothing.
 func guard(allowed []netip.Prefix) func(network, address string, _ syscall.RawConn) error {

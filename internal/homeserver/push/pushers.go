@@ -12,6 +12,7 @@ import (
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
@@ -87,8 +88,11 @@ func (s *Service) setPusher(ctx context.Context, r *httpapi.Request) (any, error
 		_, err := s.o.DB.Exec(ctx, "DELETE FROM pusher WHERE tenant = $1 AND user_id = $2 AND app_id = $3 AND pushkey = $4", t, user, q.AppID, q.Pushkey)
 		return nil, err
 	}
-	kind, err := q.check()
+	kind, err := s.check(&q)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.hasPushers(ctx, r.Tenant.ID); err != nil {
 		return nil, err
 	}
 	return nil, s.o.DB.Write(ctx, func(tx *database.Tx) error {
@@ -97,17 +101,26 @@ func (s *Service) setPusher(ctx context.Context, r *httpapi.Request) (any, error
 				return err
 			}
 		}
-		_, err := tx.Exec(ctx, `INSERT INTO pusher (tenant, user_id, app_id, pushkey, device, kind, app_display_name, device_display_name, profile_tag, lang, data, created)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+		_, err := tx.Exec(ctx, `INSERT INTO pusher (tenant, user_id, app_id, pushkey, device, kind, app_display_name, device_display_name, profile_tag, lang, data, created,
+			position) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, (SELECT position FROM tenant WHERE tenant = $1))
 			ON CONFLICT (tenant, user_id, app_id, pushkey) DO UPDATE SET device = excluded.device, kind = excluded.kind, app_display_name = excluded.app_display_name,
-			device_display_name = excluded.device_display_name, profile_tag = excluded.profile_tag, lang = excluded.lang, data = excluded.data`,
+			device_display_name = excluded.device_display_name, profile_tag = excluded.profile_tag, lang = excluded.lang, data = excluded.data,
+			attempts = 0, failing = 0, retry_at = 0`,
 			t, user, q.AppID, q.Pushkey, string(r.Session.Device), kind, *q.AppDisplayName, *q.DeviceDisplayName, q.ProfileTag, *q.Lang, string(q.Data), s.o.Now().UnixMilli())
 		return err
 	})
 }
 
+// DevicesRemoved adds to the plan that removes devices that their pushers go. Package account calls it.
+func (s *Service) DevicesRemoved(user id.User, devices []id.Device, plan *stream.Plan) {
+	for _, d := range devices {
+		plan.Rows = append(plan.Rows, stream.Statement{SQL: "DELETE FROM pusher WHERE tenant = $1 AND user_id = $2 AND device = $3",
+			Args: []any{int64(plan.Tenant), string(user), string(d)}})
+	}
+}
+
 // check says whether the request describes a pusher, and returns its kind.
-func (q *pusherRequest) check() (string, error) {
+func (s *Service) check(q *pusherRequest) (string, error) {
 	var kind string
 	if json.Unmarshal(q.Kind, &kind) != nil || q.Kind.Kind() != '"' {
 		return "", mxerror.BadJSON.With("kind must be a string or null")
@@ -128,15 +141,15 @@ func (q *pusherRequest) check() (string, error) {
 	}
 	switch kind {
 	case "http":
-		return kind, checkGateway(q.Data)
+		return kind, s.checkGateway(q.Data)
 	case "email":
 		return "", mxerror.InvalidParam.With("this server sends no mail")
 	}
 	return "", mxerror.InvalidParam.With("%q is no kind of pusher", kind)
 }
 
-// checkGateway checks data.url: an HTTPS address with the path of the push gateway API. Plain HTTP is for gateways on this machine.
-func checkGateway(data jsontext.Value) error {
+// checkGateway checks data.url: an HTTPS address with the path of the push gateway API. Plain HTTP is for networks of one's own.
+func (s *Service) checkGateway(data jsontext.Value) error {
 	var d struct {
 		URL *string `json:"url"`
 	}
@@ -147,7 +160,8 @@ func checkGateway(data jsontext.Value) error {
 		return mxerror.MissingParam.With("data.url is missing")
 	}
 	u, err := url.Parse(*d.URL)
-	if err != nil || u.Host == "" || u.Path != "/_matrix/push/v1/notify" || u.Scheme != "https" && u.Scheme != "http" {
+	if err != nil || u.Host == "" || u.Path != "/_matrix/push/v1/notify" || u.User != nil ||
+		u.Scheme != "https" && !(u.Scheme == "http" && s.o.AllowPrivate) {
 		return mxerror.InvalidParam.With("data.url must be an https address ending with /_matrix/push/v1/notify")
 	}
 	return nil

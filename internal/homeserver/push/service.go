@@ -4,6 +4,9 @@ package push
 
 import (
 	"context"
+	"log/slog"
+	"net/http"
+	"syscall"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -21,7 +24,7 @@ import (
 	"github.com/konsil-health/konsil/internal/matrix/pushrule"
 )
 
-// Options are what the service stands on; all but Now are required.
+// Options are what the service stands on; DB to Tokens are required.
 type Options struct {
 	DB        *database.DB
 	Feed      *stream.Feed
@@ -29,6 +32,14 @@ type Options struct {
 	Accounts  *account.Service
 	Ephemeral *ephemeral.Service
 	Tokens    *timeline.Tokens
+	Log       *slog.Logger
+	// Ignored lists whom a user ignores; nil for nobody.
+	Ignored func(ctx context.Context, t tenant.ID, user id.User) (map[id.User]bool, error)
+	// Guard is the check of the address that a gateway's connection is made to; nil lets all pass. AllowPrivate also takes gateways by plain HTTP.
+	Guard        func(network, address string, c syscall.RawConn) error
+	AllowPrivate bool
+	// RetryMin is the first pause after a gateway failed (default 1 s), which doubles up to RetryMax (default 1 h).
+	RetryMin, RetryMax time.Duration
 	// Now is the clock; nil is the system's.
 	Now func() time.Time
 }
@@ -37,17 +48,37 @@ type Options struct {
 type Service struct {
 	o      Options
 	counts cache.Cache[countKey, counted]
+	badges cache.Cache[countKey, *badgeCount]
+	send   *sending
+	client *http.Client
 }
 
 // countCacheSize is how many counts (one per user and room) stay in memory.
 const countCacheSize = 50_000
 
-// New returns the service.
+// badgeCacheSize is how many users' counts of all their rooms stay in memory.
+const badgeCacheSize = 5_000
+
+// New returns the service. It subscribes to the feed, so it is called before the first commit; nothing is sent before Start.
 func New(o Options) *Service {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Service{o: o, counts: cache.New(cache.Options[countKey, counted]{Entries: countCacheSize})}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.RetryMin <= 0 {
+		o.RetryMin = time.Second
+	}
+	if o.RetryMax <= 0 {
+		o.RetryMax = time.Hour
+	}
+	o.RetryMax = max(o.RetryMax, o.RetryMin)
+	s := &Service{o: o, counts: cache.New(cache.Options[countKey, counted]{Entries: countCacheSize}),
+		badges: cache.New(cache.Options[countKey, *badgeCount]{Entries: badgeCacheSize}), send: newSending()}
+	s.client = s.newClient()
+	o.Feed.OnCommit(s.committed)
+	return s
 }
 
 // ruleType is the account data that holds a user's rules.
