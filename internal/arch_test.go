@@ -49,6 +49,7 @@ var order = []string{
 	"internal/foundation/stream",
 	"internal/foundation/job",
 	"internal/foundation/limit",
+	"internal/foundation/mail",
 	"internal/foundation/httpapi",
 	"internal/homeserver/policy",
 	"internal/homeserver/account",

@@ -3,9 +3,11 @@
 package server
 
 import (
+	"context"
 	"net/netip"
 
 	"github.com/konsil-health/konsil/internal/foundation/config"
+	"github.com/konsil-health/konsil/internal/foundation/mail"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/account"
 	"github.com/konsil-health/konsil/internal/homeserver/federation"
@@ -31,8 +33,11 @@ func trustedProxies(c *config.Config) ([]netip.Prefix, error) {
 
 func accountConfig(c *config.Config) account.Config {
 	a := account.Config{Registration: account.RegistrationClosed, SharedSecret: c.Registration.Secret, Guests: c.Guests}
-	if c.Registration.Mode == config.RegistrationOpen {
+	switch c.Registration.Mode {
+	case config.RegistrationOpen:
 		a.Registration = account.RegistrationOpen
+	case config.RegistrationToken:
+		a.Registration, a.RegistrationTokens = account.RegistrationToken, c.Registration.Tokens
 	}
 	a.BaseURL = func(*tenant.Tenant) string { return c.PublicURL }
 	delegated := map[id.Server]string{}
@@ -47,6 +52,23 @@ func accountConfig(c *config.Config) account.Config {
 
 func oauthConfig(c *config.Config) oauth.Config {
 	return oauth.Config{PublicURL: c.PublicURL, Registration: c.Registration.Mode == config.RegistrationOpen}
+}
+
+// sendMail is how mail is sent, nil where it is not.
+func sendMail(c *config.Config) (func(ctx context.Context, to, subject, text string) error, error) {
+	if c.Mail.Server == "" {
+		return nil, nil
+	}
+	pool, err := roots(c.CA)
+	if err != nil {
+		return nil, err
+	}
+	sender, err := mail.New(mail.Config{Server: c.Mail.Server, User: c.Mail.User, Password: c.Mail.Password, From: c.Mail.From,
+		Encryption: c.Mail.Encryption, Roots: pool})
+	if err != nil {
+		return nil, err
+	}
+	return sender.Send, nil
 }
 
 func federationConfig(c *config.Config) (federation.Config, error) {

@@ -147,10 +147,14 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	var rooms *room.Service
 	var keys *encryption.Service
 	var notifications *push.Service
+	mails, err := sendMail(c)
+	if err != nil {
+		return nil, err
+	}
 	var bridges *appservice.Service
 	var issuer *oauth.Service
 	accounts = account.New(account.Options{
-		DB: n.db, Committer: n.committer, Feed: feed, Policy: rules, Log: log, Limiter: limiter,
+		DB: n.db, Committer: n.committer, Feed: feed, Policy: rules, Log: log, Limiter: limiter, SendMail: mails,
 		Config: accountConfig(c), AppService: services.ByToken, AppServiceByID: services.ByID, ReservedUser: services.ReservedUser,
 		FindUser: func(ctx context.Context, t *tenant.Tenant, user id.User) (bool, error) {
 			return bridges.FindUser(ctx, t, user)

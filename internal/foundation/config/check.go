@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/mail"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -35,6 +37,7 @@ func (l *loader) check(c *Config) error {
 	l.federation(c)
 	l.keyServers(c)
 	l.files(c)
+	l.outside(c)
 	if v := c.Rooms.DefaultVersion; v != "" {
 		if _, ok := roomversion.Get(v); !ok {
 			l.fail("rooms.default_version", "unknown room version %q, expected one of %s", v, strings.Join(roomversion.Supported(), ", "))
@@ -170,7 +173,15 @@ func (l *loader) masterKey(c *Config) {
 
 func (l *loader) registration(c *Config) {
 	r := c.Registration
-	l.oneOf("registration.mode", r.Mode, RegistrationOpen, RegistrationClosed, RegistrationSharedSecret)
+	l.oneOf("registration.mode", r.Mode, RegistrationOpen, RegistrationClosed, RegistrationSharedSecret, RegistrationToken)
+	if r.Mode == RegistrationToken && len(r.Tokens) == 0 {
+		l.fail("registration.tokens", "mode token needs at least one")
+	}
+	for i, t := range r.Tokens {
+		if !registrationToken.MatchString(t) {
+			l.fail(fmt.Sprintf("registration.tokens[%d]", i), "a token has 1 to 64 of A-Z, a-z, 0-9 and ._~-")
+		}
+	}
 	if r.Mode == RegistrationSharedSecret && r.Secret == "" {
 		l.fail("registration.secret", "mode shared_secret needs one")
 	}
@@ -179,6 +190,40 @@ func (l *loader) registration(c *Config) {
 	}
 	if c.Policy == PolicyTI && c.Guests {
 		l.fail("guests", "not under policy ti")
+	}
+}
+
+// registrationToken is the grammar of tokens (client-server API, "Token-authenticated registration").
+var registrationToken = regexp.MustCompile(`^[A-Za-z0-9._~-]{1,64}$`)
+
+// outside checks what reaches other machines: mail, relays, previews.
+func (l *loader) outside(c *Config) {
+	l.oneOf("mail.encryption", c.Mail.Encryption, "starttls", "tls", "none")
+	if c.Mail.Server != "" {
+		l.address("mail.server", c.Mail.Server)
+		if _, err := mail.ParseAddress(c.Mail.From); err != nil {
+			l.fail("mail.from", "%q is no sender such as Konsil <no-reply@example.org>", c.Mail.From)
+		}
+	}
+	for i, u := range c.TURN.URIs {
+		if !strings.HasPrefix(u, "turn:") && !strings.HasPrefix(u, "turns:") && !strings.HasPrefix(u, "stun:") {
+			l.fail(fmt.Sprintf("turn.uris[%d]", i), "%q is no address such as turn:turn.example.org", u)
+		}
+	}
+	if len(c.TURN.URIs) > 0 && c.TURN.Secret == "" {
+		l.fail("turn.secret", "the TURN servers need a secret shared with this one")
+	}
+	if c.TURN.Lifetime <= 0 {
+		l.fail("turn.lifetime", "must be longer than nothing")
+	}
+	if c.Previews.Timeout <= 0 {
+		l.fail("previews.timeout", "must be longer than nothing")
+	}
+	if c.Previews.MaxPage < 1 {
+		l.fail("previews.max_page", "must be at least 1 byte")
+	}
+	if c.Policy == PolicyTI && c.Previews.Enabled {
+		l.fail("previews.enabled", "not under policy ti")
 	}
 }
 

@@ -31,6 +31,9 @@ type Config struct {
 	Rooms             Rooms        `key:"rooms"`
 	Federation        Federation   `key:"federation"`
 	Media             Media        `key:"media"`
+	Mail              Mail         `key:"mail"`
+	TURN              TURN         `key:"turn"`
+	Previews          Previews     `key:"previews"`
 	Telematik         Telematik    `key:"telematik"`
 	Central           Central      `key:"central"`
 	Logging           Logging      `key:"logging"`
@@ -57,6 +60,7 @@ const (
 	RegistrationOpen         = "open"
 	RegistrationClosed       = "closed"
 	RegistrationSharedSecret = "shared_secret"
+	RegistrationToken        = "token"
 )
 
 // The roles of a node.
@@ -121,8 +125,32 @@ type MasterKey struct {
 
 // Registration says how accounts come to be in plain Matrix mode.
 type Registration struct {
-	Mode   string `key:"mode"`
-	Secret string `key:"secret"`
+	Mode   string   `key:"mode"`
+	Secret string   `key:"secret"`
+	Tokens []string `key:"tokens"`
+}
+
+// Mail says how mail is sent; without a server none is.
+type Mail struct {
+	Server     string `key:"server"`
+	User       string `key:"user"`
+	Password   string `key:"password"`
+	From       string `key:"from"`
+	Encryption string `key:"encryption"`
+}
+
+// TURN names relays for calls, which share a secret with this server.
+type TURN struct {
+	URIs     []string      `key:"uris"`
+	Secret   string        `key:"secret"`
+	Lifetime time.Duration `key:"lifetime"`
+}
+
+// Previews says whether the server fetches pages for previews of links.
+type Previews struct {
+	Enabled bool          `key:"enabled"`
+	MaxPage Size          `key:"max_page"`
+	Timeout time.Duration `key:"timeout"`
 }
 
 // Rooms holds what concerns rooms.

@@ -51,8 +51,9 @@ var keys = []key{
 	{"master_key.value", "", "Key with which secrets are sealed at rest: 32 bytes in base64. Better given as file."},
 	{"master_key.file", "", "File with that key. Empty: `master.key` in the data folder, drawn at the first start (not in production)."},
 
-	{"registration.mode", "closed", "How accounts come to be under `policy: open`: `open` (anybody), `closed` (nobody), `shared_secret` (whoever has the secret, by `/_synapse/admin/v1/register`). In TI mode always `closed`."},
+	{"registration.mode", "closed", "How accounts come to be under `policy: open`: `open` (anybody), `closed` (nobody), `token` (whoever knows one of `registration.tokens`), `shared_secret` (whoever has the secret, by `/_synapse/admin/v1/register`). In TI mode always `closed`."},
 	{"registration.secret", "", "The shared secret. With it `/_synapse/admin/v1/register` works in mode `open` too."},
+	{"registration.tokens", "[]", "Registration tokens of mode `token`, each for any number of accounts."},
 	{"app_services", "", "Folder with registration files (`*.yaml`) of application services."},
 	{"rate_limits", "true", "Limit requests per user, address and peer. Switch off only for load generators and test suites."},
 	{"private_addresses", "false", "Let outgoing requests reach loopback and private networks, which otherwise only `federation.resolve` may name."},
@@ -78,6 +79,20 @@ var keys = []key{
 	{"media.remote_cache", "5GiB", "How much copies of other servers' media may take per tenant; the least used go first."},
 	{"media.max_pixels", "50000000", "Largest image, in pixels, of which thumbnails are made."},
 	{"media.legacy_unauthenticated", "false", "Serve media uploaded here to anybody by the deprecated unauthenticated endpoints."},
+
+	{"mail.server", "", "Mail server (`host:port`) through which addresses are confirmed and passwords reset. Empty: this server sends no mail, and accounts have no addresses."},
+	{"mail.user", "", "Name for signing in there. Empty: without."},
+	{"mail.password", "", "Password for signing in there."},
+	{"mail.from", "", "Sender of the mails, for example `Konsil <no-reply@example.org>`."},
+	{"mail.encryption", "starttls", "`starttls`, `tls` or `none`."},
+
+	{"turn.uris", "[]", "TURN servers that clients are told for calls, for example `turn:turn.example.org?transport=udp`. Empty: none."},
+	{"turn.secret", "", "Secret shared with the TURN servers, from which time-limited names and passwords are made."},
+	{"turn.lifetime", "24h", "How long such a password is valid."},
+
+	{"previews.enabled", "false", "Let the server fetch pages of the internet for previews of links, which tells those servers what is being read. Never private networks, unless `private_addresses` is set."},
+	{"previews.max_page", "5MiB", "How much of a page is read at most."},
+	{"previews.timeout", "10s", "How long a page may take."},
 
 	{"telematik.federation_list", "", "Address from which the signed federation list is fetched, in TI mode."},
 	{"telematik.directory", "", "Address of the VZD-FHIR directory, in TI mode."},

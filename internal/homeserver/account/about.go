@@ -73,7 +73,7 @@ func (s *Service) capabilities(_ context.Context, r *httpapi.Request) (any, erro
 		ChangePassword: enabled{legacy && !s.o.Config.NoPasswordLogin},
 		RoomVersions:   roomVersions{s.o.Policy.DefaultRoomVersion(), map[string]string{}},
 		SetDisplayName: yes, SetAvatar: yes, ProfileFields: yes,
-		GetLoginToken: enabled{legacy && !s.o.Config.NoPasswordLogin},
+		GetLoginToken: enabled{legacy && !s.o.Config.NoPasswordLogin}, Change3PID: enabled{legacy && s.o.SendMail != nil},
 	}
 	for _, v := range roomversion.Supported() {
 		c.RoomVersions.Available[v] = "stable"

@@ -58,6 +58,8 @@ type Options struct {
 	Issuer func(r *httpapi.Request) (issuer, accountPage string)
 	// AccountPage is the address of the server's account page on the host of the request, with a query; nil where there are no pages.
 	AccountPage func(r *httpapi.Request, query url.Values) string
+	// SendMail sends an e-mail; nil: this server sends none, and accounts have no addresses.
+	SendMail func(ctx context.Context, to, subject, text string) error
 	// AppService finds the application service of the tenant that owns a token.
 	AppService func(ctx context.Context, t *tenant.Tenant, token string) (*AppService, bool)
 	// ReservedUser says whether a user id belongs to an application service other than the one named (empty: to any) alone.
@@ -75,6 +77,8 @@ type Registration string
 const (
 	RegistrationClosed Registration = "closed"
 	RegistrationOpen   Registration = "open"
+	// RegistrationToken wants one of [Config.RegistrationTokens].
+	RegistrationToken Registration = "token"
 )
 
 // Config is the part of the configuration that account reads.
@@ -82,8 +86,10 @@ type Config struct {
 	Registration Registration
 	// SharedSecret opens /_synapse/admin/v1/register; empty closes it.
 	SharedSecret string
-	Guests       bool
-	Password     PasswordConfig
+	// RegistrationTokens are what people must know in mode [RegistrationToken].
+	RegistrationTokens []string
+	Guests             bool
+	Password           PasswordConfig
 	// TokenLifetime is how long an access token of a client that supports refresh tokens lives (0: 1 h).
 	TokenLifetime time.Duration
 	// GrantLifetime is after how long without use the session of an OAuth 2.0 client ends (0: 180 days).
@@ -183,6 +189,8 @@ type NewUser struct {
 	Admin       bool
 	Guest       bool
 	AppService  string
+	// Email is an address that the person has proven to read; it belongs to the account from then on.
+	Email string
 }
 
 // Create makes an account and returns its id. Errors: M_USER_IN_USE when the login name or the id is or was taken, M_INVALID_USERNAME.

@@ -173,7 +173,7 @@ func TestLogin(t *testing.T) {
 			"no password":         {m{"type": "m.login.password", "user": "alice"}, 400, "M_MISSING_PARAM"},
 			"no type":             {m{"user": "alice"}, 400, "M_MISSING_PARAM"},
 			"unknown type":        {m{"type": "m.login.magic"}, 400, "M_UNKNOWN"},
-			"third-party id":      {m{"type": "m.login.password", "identifier": m{"type": "m.id.thirdparty"}, "password": "x"}, 400, "M_UNKNOWN"},
+			"third-party id":      {m{"type": "m.login.password", "identifier": m{"type": "m.id.thirdparty"}, "password": "x"}, 400, "M_MISSING_PARAM"},
 			"no JSON":             {"{", 400, "M_NOT_JSON"},
 			"wrong login token":   {m{"type": "m.login.token", "token": "x"}, 403, "M_FORBIDDEN"},
 			"no application":      {m{"type": "m.login.application_service", "user": "alice"}, 401, "M_MISSING_TOKEN"},

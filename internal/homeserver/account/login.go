@@ -54,8 +54,10 @@ func (s *Service) loginFlows(context.Context, *httpapi.Request) (any, error) {
 
 // identifier is how somebody says who they are (client-server API, "Identifier types").
 type identifier struct {
-	Type string `json:"type"`
-	User string `json:"user"`
+	Type    string `json:"type"`
+	User    string `json:"user"`
+	Medium  string `json:"medium"`
+	Address string `json:"address"`
 }
 
 type loginRequest struct {
@@ -115,30 +117,43 @@ func (s *Service) login(ctx context.Context, r *httpapi.Request) (any, error) {
 	return s.loginReply(r.Tenant, l), nil
 }
 
-// name is whom the request means, by an identifier or by the fields used before there were any.
-func (q *loginRequest) name() (string, error) {
-	name := q.User
-	if q.Identifier != nil {
-		if q.Identifier.Type != "m.id.user" {
+// namedBy is the login name that a request means: by an identifier (client-server API, "Identifier types"), or by the fields used before there
+// were any. M_MISSING_PARAM when it names nobody.
+func (s *Service) namedBy(ctx context.Context, t *tenant.Tenant, who *identifier, user, medium, address string) (string, error) {
+	if who != nil {
+		switch who.Type {
+		case "m.id.user":
+			user, medium, address = who.User, "", ""
+		case "m.id.thirdparty":
+			user, medium, address = "", who.Medium, who.Address
+			if medium == "" || address == "" {
+				return "", mxerror.MissingParam.With("identifier.medium or identifier.address is missing")
+			}
+		case "":
+			return "", mxerror.MissingParam.With("identifier.type is missing")
+		default:
 			return "", mxerror.New(400, "M_UNKNOWN", "unknown identifier type")
 		}
-		name = q.Identifier.User
-	} else if q.Medium != "" || q.Address != "" {
-		return "", mxerror.New(400, "M_UNKNOWN", "sign-in by e-mail address or telephone number is not offered")
 	}
-	if name == "" {
+	if user == "" && medium == "email" && address != "" {
+		return s.byAddress(ctx, t.ID, address)
+	}
+	if user == "" && medium != "" {
+		return "", mxerror.Forbidden.With("wrong user name or password") // no telephone number belongs to anybody here
+	}
+	if user == "" {
 		return "", mxerror.MissingParam.With("identifier.user is missing")
 	}
-	return name, nil
+	return user, nil
 }
 
 func (s *Service) passwordLogin(ctx context.Context, t *tenant.Tenant, q *loginRequest) (id.User, error) {
-	name, err := q.name()
-	if err != nil {
-		return "", err
-	}
 	if q.Password == nil {
 		return "", mxerror.MissingParam.With("password is missing")
+	}
+	name, err := s.namedBy(ctx, t, q.Identifier, q.User, q.Medium, q.Address)
+	if err != nil {
+		return "", err
 	}
 	a, err := s.CheckPassword(ctx, t, name, *q.Password)
 	if err != nil {
@@ -200,7 +215,7 @@ func (s *Service) appServiceLogin(ctx context.Context, r *httpapi.Request, q *lo
 	if err != nil {
 		return "", err
 	}
-	name, err := q.name()
+	name, err := s.namedBy(ctx, r.Tenant, q.Identifier, q.User, "", "")
 	if err != nil {
 		return "", err
 	}

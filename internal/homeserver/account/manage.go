@@ -4,6 +4,7 @@ package account
 
 import (
 	"context"
+	"errors"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -38,16 +39,21 @@ func (s *Service) changePassword(ctx context.Context, r *httpapi.Request) (any, 
 			return nil, err
 		}
 	}
-	if challenge, err := s.Confirm(ctx, r, "account/password", q.Auth); challenge != nil || err != nil {
+	user, challenge, err := s.confirmAnybody(ctx, r, "account/password", q.Auth, s.o.SendMail != nil)
+	if challenge != nil || err != nil {
 		return challenge, err
 	}
 	if q.Password == nil {
 		return nil, mxerror.MissingParam.With("new_password is missing")
 	}
 	if q.Logout != nil && !*q.Logout {
-		return nil, s.SetPassword(ctx, r.Tenant, r.Session.User, *q.Password)
+		return nil, s.SetPassword(ctx, r.Tenant, user, *q.Password)
 	}
-	return nil, s.ChangePassword(ctx, r.Tenant, r.Session.User, *q.Password, r.Session.Device)
+	keep := id.Device("")
+	if r.Session != nil {
+		keep = r.Session.Device
+	}
+	return nil, s.ChangePassword(ctx, r.Tenant, user, *q.Password, keep)
 }
 
 // ChangePassword is [Service.SetPassword] for a password that a person has chosen: it is checked (M_WEAK_PASSWORD), and all devices but the given one
@@ -60,6 +66,72 @@ func (s *Service) ChangePassword(ctx context.Context, t *tenant.Tenant, user id.
 		return err
 	}
 	return s.removeDevicesExcept(ctx, t, user, keep)
+}
+
+// confirmAnybody is [Service.Confirm] for what a user may also do without a token, who is then known by the proof alone: the password with a user
+// name, or (mail) an e-mail address of the account.
+func (s *Service) confirmAnybody(ctx context.Context, r *httpapi.Request, purpose string, auth jsontext.Value, mail bool) (id.User, *httpapi.Reply, error) {
+	if r.Session != nil && r.Session.Guest {
+		return "", nil, mxerror.GuestAccessForbidden
+	}
+	if r.Session != nil && r.Session.AppService != "" {
+		return r.Session.User, nil, nil
+	}
+	if r.Session != nil && r.Session.OAuthClient != "" {
+		challenge, err := s.confirmOnPage(ctx, r, purpose, auth)
+		return r.Session.User, challenge, err
+	}
+	run := &uia{tenant: r.Tenant, purpose: purpose, flows: [][]string{{loginPassword}}, checks: map[string]stageCheck{}}
+	if mail {
+		run.flows = append(run.flows, []string{stageEmail})
+		run.checks[stageEmail] = s.ownEmailStage(r)
+	}
+	if r.Session != nil {
+		run.purpose = string(r.Session.User) + " " + purpose
+		run.checks[loginPassword] = s.passwordStage(r)
+	} else {
+		run.checks[loginPassword] = func(ctx context.Context, a *authData) (string, error) {
+			if a.Password == nil {
+				return "", mxerror.MissingParam.With("password is missing")
+			}
+			name, err := s.namedBy(ctx, r.Tenant, a.Identifier, a.User, a.Medium, a.Address)
+			if err != nil {
+				return "", err
+			}
+			account, err := s.CheckPassword(ctx, r.Tenant, name, *a.Password)
+			if err != nil {
+				return "", err
+			}
+			return string(account.User), nil
+		}
+	}
+	challenge, done, err := s.authenticate(ctx, run, auth)
+	if challenge != nil || err != nil {
+		return "", challenge, err
+	}
+	for _, proven := range done.completed {
+		return id.User(proven), nil, nil
+	}
+	return "", nil, mxerror.Forbidden
+}
+
+// ownEmailStage wants an e-mail address of an account, the caller's where there is one, and proves that account.
+func (s *Service) ownEmailStage(r *httpapi.Request) stageCheck {
+	stage := s.emailStage(r.Tenant, purposePassword)
+	return func(ctx context.Context, a *authData) (string, error) {
+		address, err := stage(ctx, a)
+		if err != nil {
+			return "", err
+		}
+		user, err := s.ownerOf(ctx, r.Tenant.ID, address)
+		if errors.Is(err, mxerror.NotFound) || err == nil && r.Session != nil && user != r.Session.User {
+			return "", mxerror.ThreepidAuthFailed.With("the e-mail address is not one of this account")
+		}
+		if err != nil {
+			return "", err
+		}
+		return string(user), s.dropSession(ctx, r.Tenant.ID, purposePassword, address)
+	}
 }
 
 // SetPassword replaces a password. The empty one ends sign-in by password.
@@ -93,10 +165,11 @@ func (s *Service) deactivate(ctx context.Context, r *httpapi.Request) (any, erro
 	if err := r.DecodeOptional(&q); err != nil {
 		return nil, err
 	}
-	if challenge, err := s.Confirm(ctx, r, "account/deactivate", q.Auth); challenge != nil || err != nil {
+	user, challenge, err := s.confirmAnybody(ctx, r, "account/deactivate", q.Auth, false)
+	if challenge != nil || err != nil {
 		return challenge, err
 	}
-	if err := s.Deactivate(ctx, r.Tenant, r.Session.User); err != nil {
+	if err := s.Deactivate(ctx, r.Tenant, user); err != nil {
 		return nil, err
 	}
 	return deactivateReply{"no-support"}, nil
@@ -122,22 +195,13 @@ func (s *Service) Deactivate(ctx context.Context, t *tenant.Tenant, user id.User
 		}
 	}
 	return s.db.Write(ctx, func(tx *database.Tx) error {
-		for _, table := range []string{"profile", "account_data", "filter"} {
+		for _, table := range []string{"profile", "account_data", "filter", "threepid"} {
 			if _, err := tx.Exec(ctx, "DELETE FROM "+table+" WHERE tenant = $1 AND user_id = $2", int64(t.ID), string(user)); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-}
-
-type threepidsReply struct {
-	Threepids []struct{} `json:"threepids"`
-}
-
-// threepids answers that no e-mail address or telephone number is bound: Konsil keeps none.
-func (s *Service) threepids(context.Context, *httpapi.Request) (any, error) {
-	return threepidsReply{}, nil
 }
 
 type whoisReply struct {

@@ -31,7 +31,7 @@ func (s *Service) confirmOnPage(ctx context.Context, r *httpapi.Request, purpose
 	if purpose != CrossSigning || s.o.AccountPage == nil {
 		return nil, s.onAccountPages(r)
 	}
-	run := &uia{tenant: r.Tenant, purpose: string(r.Session.User) + " " + purpose, stages: []string{stageOAuth}}
+	run := &uia{tenant: r.Tenant, purpose: string(r.Session.User) + " " + purpose, flows: [][]string{{stageOAuth}}}
 	var auth authData
 	if len(raw) > 0 && string(raw) != "null" {
 		if err := json.Unmarshal(raw, &auth); err != nil {
@@ -39,7 +39,7 @@ func (s *Service) confirmOnPage(ctx context.Context, r *httpapi.Request, purpose
 		}
 	}
 	if auth.Session == "" {
-		reply, err := s.challenge(ctx, run, nil)
+		reply, err := s.challenge(ctx, run, nil, nil)
 		return s.pointToPage(r, reply, err)
 	}
 	if _, err := s.session(ctx, run, auth.Session); err != nil {
@@ -49,8 +49,8 @@ func (s *Service) confirmOnPage(ctx context.Context, r *httpapi.Request, purpose
 	if err != nil || n > 0 {
 		return nil, err
 	}
-	reply, err := s.challengeAgain(run, auth.Session, mxerror.Unauthorized.With("this has not been confirmed on the account page yet"))
-	return s.pointToPage(r, reply, err)
+	reply := run.reply(auth.Session, nil, mxerror.Unauthorized.With("this has not been confirmed on the account page yet"))
+	return s.pointToPage(r, reply, nil)
 }
 
 // pointToPage gives a challenge both names of the stage and the address of the page.

@@ -47,7 +47,7 @@ func (s *Service) register(ctx context.Context, r *httpapi.Request) (any, error)
 	if q.Type == loginAppService {
 		return s.registerByAppService(ctx, r, &q)
 	}
-	if s.o.Config.Registration != RegistrationOpen {
+	if s.o.Config.Registration == RegistrationClosed {
 		return nil, mxerror.Forbidden.With("registration is closed on this server")
 	}
 	q.Username = wished(r.Tenant, q.Username)
@@ -65,15 +65,14 @@ func (s *Service) register(ctx context.Context, r *httpapi.Request) (any, error)
 	if err != nil {
 		return nil, err
 	}
-	run := &uia{tenant: r.Tenant, purpose: "register", stages: []string{loginDummy}, request: kept,
-		check: func(context.Context, *authData) error { return nil }}
+	run := &uia{tenant: r.Tenant, purpose: "register", flows: s.registerFlows(), request: kept, checks: s.registerChecks(r)}
 	challenge, first, err := s.authenticate(ctx, run, q.Auth)
 	if challenge != nil || err != nil {
 		return challenge, err
 	}
 	if q.Username == "" { // some clients send the parameters only with the first request
 		var before registerRequest
-		if err := json.Unmarshal(first, &before); err == nil {
+		if err := json.Unmarshal(first.request, &before); err == nil {
 			before.Password = q.Password
 			q = before
 		}
@@ -81,7 +80,8 @@ func (s *Service) register(ctx context.Context, r *httpapi.Request) (any, error)
 	if q.Password == nil {
 		return nil, mxerror.MissingParam.With("password is missing")
 	}
-	return s.finishRegistration(ctx, r, &q, NewUser{LoginName: q.Username, Password: *q.Password})
+	n := NewUser{LoginName: q.Username, Password: *q.Password, Email: first.completed[stageEmail]}
+	return s.finishRegistration(ctx, r, &q, n)
 }
 
 // Register makes the account of a person who has chosen name and password. Whether registration is open is the caller's to know. Errors: those of
@@ -106,6 +106,14 @@ func (s *Service) finishRegistration(ctx context.Context, r *httpapi.Request, q 
 	user, err := s.Create(ctx, t, n)
 	if err != nil {
 		return nil, err
+	}
+	if n.Email != "" {
+		if err := s.bind(ctx, t.ID, user, n.Email, s.now()); err != nil {
+			return nil, err
+		}
+		if err := s.dropSession(ctx, t.ID, purposeRegister, n.Email); err != nil {
+			return nil, err
+		}
 	}
 	if q.Inhibit {
 		return loginReply{User: user, HomeServer: t.Name}, nil
