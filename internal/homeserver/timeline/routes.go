@@ -25,6 +25,7 @@ func (s *Service) Routes() []httpapi.Route {
 	)
 	routes := []httpapi.Route{
 		{Method: get, Path: v3 + "/joined_rooms", Access: user, Rate: read, Handle: s.joinedRooms},
+		{Method: "POST", Path: v3 + "/search", Access: httpapi.User, Rate: limit.Search, Handle: s.search},
 		{Method: get, Path: room + "/messages", Access: user, Rate: read, Handle: s.messages},
 		{Method: get, Path: room + "/context/{eventId}", Access: user, Rate: read, Handle: s.context},
 		{Method: get, Path: room + "/event/{eventId}", Access: user, Rate: read, Handle: s.event},
