@@ -67,8 +67,8 @@ func (n *node) wireCentral(ctx context.Context, c *config.Config, ring *keyring.
 		if err != nil {
 			return err
 		}
-		n.central.list = fedlist.NewPublisher(fedlist.PublisherOptions{DB: n.db, Signers: signers, Active: store.Active})
-		mux.Handle(listPath+"/", n.central.list.Handler(listPath, providersOf(c)))
+		n.central.list = fedlist.NewPublisher(fedlist.PublisherOptions{DB: n.db, Signers: signers, Active: store.Active, WhereIs: store.WhereIs})
+		mux.Handle(listPath+"/", n.central.list.Handler(listPath, n.central.providers(c)))
 	}
 	if c.HasRole(config.RoleDirectory) {
 		if err := n.directory(ctx, c, ring, log, store, mux); err != nil {
@@ -86,7 +86,16 @@ func (n *node) directory(ctx context.Context, c *config.Config, ring *keyring.Ri
 			return err
 		}
 	}
-	o := directory.Options{Store: store, Base: c.Central.URL, TokenKey: tokenKey(ring), StateKey: ring.Derive("directory sign-in state", 32), Log: log,
+	o := directory.Options{Address: func(r *http.Request) string { return n.router.Address(r).String() },
+		Clients: func(provider bool, id, secret string) bool {
+			if provider {
+				name, ok := clientOf(c.Central.Providers, secret)
+				return ok && name == id
+			}
+			name, ok := clientOf(c.Central.Services, secret)
+			return ok && name == id
+		},
+		Store: store, Base: c.Central.URL, TokenKey: tokenKey(ring), StateKey: ring.Derive("directory sign-in state", 32), Log: log,
 		Limiter: limit.New(limit.Options{Off: !c.RateLimits})}
 	var err error
 	if o.Member, err = n.memberOf(ctx, c, log); err != nil {
@@ -183,16 +192,24 @@ func (s *central) signers(c *config.Config) ([]card.Signer, error) {
 	return []card.Signer{brainpool, nist}, err
 }
 
-// providersOf finds the provider of a configured token; all are compared, so that time tells nothing.
-func providersOf(c *config.Config) fedlist.Providers {
+// providers finds the provider of a configured token, or of a provider-accesstoken that this node's directory has made of client credentials.
+func (s *central) providers(c *config.Config) fedlist.Providers {
 	return func(token string) (name string, ok bool) {
-		for _, p := range c.Central.Providers {
-			if subtle.ConstantTimeCompare([]byte(p.Token), []byte(token)) == 1 {
-				name, ok = p.Name, true
-			}
+		if name, ok = clientOf(c.Central.Providers, token); ok || s.directory == nil {
+			return name, ok
 		}
-		return name, ok
+		return s.directory.Provider(token)
 	}
+}
+
+// clientOf finds whose secret a text is; all are compared, so that time tells nothing.
+func clientOf(clients []config.CentralProvider, secret string) (name string, ok bool) {
+	for _, p := range clients {
+		if subtle.ConstantTimeCompare([]byte(p.Token), []byte(secret)) == 1 {
+			name, ok = p.Name, true
+		}
+	}
+	return name, ok
 }
 
 // tokenKey is the key of the directory's access tokens, the same on all nodes that share the master key.

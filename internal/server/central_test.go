@@ -179,12 +179,21 @@ telematik:
   list_roots: [%q, %q]
   directory: %q
   provider: %s
-  provider_token: %s
+%s
   cards: %q
 `, databases[1+i], c.clients[i], c.clients[i], open[3+i].Addr(), certFile, keyFile, c.central, filepath.Join(cards, "root-ca.pem"), filepath.Join(cards, "komp-ca.pem"),
-			c.central, strings.ToUpper(name), tokenOfProvider(name), cards)+resolve, server.Options{Client: open[1+i : 2+i], Federation: open[3+i : 4+i]})
+			c.central, strings.ToUpper(name), c.proof(name), cards)+resolve, server.Options{Client: open[1+i : 2+i], Federation: open[3+i : 4+i]})
 	}
 	return c
+}
+
+// proof is how a provider proves itself to the central services: A by a token, B by client credentials as in the real network.
+func (c *country) proof(name string) string {
+	if name == "a" {
+		return "  provider_token: " + tokenOfProvider(name)
+	}
+	return fmt.Sprintf("  provider_login: {token_url: %q, authenticate_url: %q, client_id: B, client_secret: %s}",
+		c.central+"/auth/realms/TI-Provider/protocol/openid-connect/token", c.central+"/ti-provider-authenticate", tokenOfProvider(name))
 }
 
 func (c *country) write(name string, content []byte) string {

@@ -76,7 +76,7 @@ func (n *node) registration(c *config.Config, ring *keyring.Ring, log *slog.Logg
 		IDP: idp.New(idp.Options{URL: c.PublicURL + "/idp", Signer: issuer, Key: decryption, Trust: pki.Trust(), Revoked: pki.Revoked,
 			Clients: map[string][]string{clientID: {address}}, Used: idp.UsedIn(n.db), Seal: ring.Derive("identity provider codes", 32)}),
 		ClientID: clientID, RedirectURI: address, Tenants: n.tenants,
-		List:    &registration.ListClient{URL: strings.TrimSuffix(c.Telematik.FederationList, config.FederationListPath), Token: c.Telematik.ProviderToken, Client: client},
+		List:    &registration.ListClient{URL: strings.TrimSuffix(c.Telematik.FederationList, config.FederationListPath), Token: providerToken(c, client), Client: client},
 		Domain:  n.orderable(c),
 		Created: n.welcome(log), MakeAdmin: n.makeAdmin, Session: n.adminSession,
 		URL: address, Signer: own, Directory: c.Telematik.Directory, Log: log,

@@ -47,7 +47,7 @@ func (n *node) follow(ctx context.Context, c *config.Config, log *slog.Logger) e
 		return err
 	}
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}
-	n.members, err = fedlist.NewConsumer(ctx, fedlist.ConsumerOptions{DB: n.db, URL: c.Telematik.FederationList, Trust: trust, Token: c.Telematik.ProviderToken,
+	n.members, err = fedlist.NewConsumer(ctx, fedlist.ConsumerOptions{DB: n.db, URL: c.Telematik.FederationList, Trust: trust, Token: providerToken(c, client),
 		Client: client, Log: log})
 	if err != nil {
 		return fmt.Errorf("federation list: %w", err)
@@ -70,6 +70,15 @@ func (n *node) follow(ctx context.Context, c *config.Config, log *slog.Logger) e
 		return nil
 	})
 	return nil
+}
+
+// providerToken is how this node proves which provider it is: a token of the configuration, or client credentials.
+func providerToken(c *config.Config, client *http.Client) fedlist.Token {
+	login := c.Telematik.ProviderLogin
+	if login.TokenURL == "" {
+		return fedlist.StaticToken(c.Telematik.ProviderToken)
+	}
+	return (&fedlist.Credentials{TokenURL: login.TokenURL, AuthenticateURL: login.AuthenticateURL, ClientID: login.ClientID, ClientSecret: login.ClientSecret, Client: client}).Token
 }
 
 // trust reads the certificates that others' certificates are checked against, from the files of a key; test roots are refused in production.

@@ -20,7 +20,14 @@ func (l *loader) central(c *Config) {
 		l.readable(fmt.Sprintf("central.signers[%d].key", i), s.Key)
 	}
 	l.webAddress("central.url", c.Central.URL)
-	l.providers(c)
+	l.providers(c, "central.providers", c.Central.Providers)
+	l.providers(c, "central.services", c.Central.Services)
+	login := c.Telematik.ProviderLogin
+	l.webAddress("telematik.provider_login.token_url", login.TokenURL)
+	l.webAddress("telematik.provider_login.authenticate_url", login.AuthenticateURL)
+	if login != (Login{}) && (login.TokenURL == "" || login.AuthenticateURL == "" || login.ClientID == "" || login.ClientSecret == "") {
+		l.fail("telematik.provider_login", "token_url, authenticate_url, client_id and client_secret belong together")
+	}
 	if !c.IsCentral() {
 		return
 	}
@@ -50,14 +57,14 @@ func (l *loader) central(c *Config) {
 	}
 }
 
-func (l *loader) providers(c *Config) {
+func (l *loader) providers(c *Config, key string, clients []CentralProvider) {
 	least := minToken
 	if c.Environment == Production {
 		least = minProductionToken
 	}
 	names, tokens := map[string]bool{}, map[string]bool{}
-	for i, p := range c.Central.Providers {
-		path := fmt.Sprintf("central.providers[%d]", i)
+	for i, p := range clients {
+		path := fmt.Sprintf("%s[%d]", key, i)
 		switch {
 		case p.Name == "":
 			l.fail(path+".name", "is missing")
@@ -68,7 +75,7 @@ func (l *loader) providers(c *Config) {
 		case len(p.Token) < least:
 			l.fail(path+".token", "must have at least %d characters", least)
 		case tokens[p.Token]:
-			l.fail(path+".token", "another provider has the same")
+			l.fail(path+".token", "another one has the same")
 		}
 		names[p.Name], tokens[p.Token] = true, true
 	}

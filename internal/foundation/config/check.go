@@ -249,7 +249,7 @@ func (l *loader) registry(c *Config) {
 	if c.Telematik.Provider == "" {
 		l.fail("telematik.provider", "role registration needs the name by which the federation list knows the provider")
 	}
-	if c.Telematik.ProviderToken == "" {
+	if c.Telematik.ProviderToken == "" && c.Telematik.ProviderLogin.TokenURL == "" {
 		l.fail("telematik.provider_token", "role registration changes the federation list with it")
 	}
 	if !strings.HasSuffix(c.Telematik.FederationList, FederationListPath) {

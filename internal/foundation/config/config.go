@@ -206,6 +206,7 @@ type Telematik struct {
 	ListRoots      []string `key:"list_roots"`
 	Provider       string   `key:"provider"`
 	ProviderToken  string   `key:"provider_token"`
+	ProviderLogin  Login    `key:"provider_login"`
 	Cards          string   `key:"cards"`
 }
 
@@ -213,6 +214,7 @@ type Telematik struct {
 type Central struct {
 	URL       string            `key:"url"`
 	Providers []CentralProvider `key:"providers"`
+	Services  []CentralProvider `key:"services"`
 	Signers   []Signer          `key:"signers"`
 	Entries   []string          `key:"entries"`
 }
@@ -221,6 +223,14 @@ type Central struct {
 type CentralProvider struct {
 	Name  string `key:"name"`
 	Token string `key:"token"`
+}
+
+// Login is how a provider gets its tokens from the real network's directory.
+type Login struct {
+	TokenURL        string `key:"token_url"`
+	AuthenticateURL string `key:"authenticate_url"`
+	ClientID        string `key:"client_id"`
+	ClientSecret    string `key:"client_secret"`
 }
 
 // Signer is a component's certificate with its private key.

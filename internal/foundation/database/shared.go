@@ -19,5 +19,7 @@ var SharedTables = map[string]string{
 	"directory_string":    "the directory's own data (central services)",
 	"directory_token":     "the directory's own data (central services)",
 	"directory_position":  "the directory's own data (central services)",
+	"directory_log":       "the directory's own data (central services)",
+	"directory_signin":    "the directory's own data (central services): outcomes of sign-ins until they are fetched",
 	"idp_used":            "the identity provider's own data (central services): answered challenges and redeemed codes until they expire",
 }

@@ -4,6 +4,7 @@ package directory
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -81,24 +82,28 @@ func (s *Service) ownerAuthenticate(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if s.o.IDP == nil {
-		tokenRefused(w, http.StatusServiceUnavailable, "no identity provider is configured")
+		tokenRefused(w, http.StatusServiceUnavailable, errNoProvider.Error())
 		return
 	}
+	address, err := s.authorization(s.redirectURI(), "")
+	if err != nil {
+		s.sendToken(w, "", err)
+		return
+	}
+	http.Redirect(w, r, address, http.StatusFound)
+}
+
+// authorization is the address at the identity provider that begins a sign-in; decoupled names the sign-in that the client asks for.
+func (s *Service) authorization(redirectURI, decoupled string) (string, error) {
 	verifier := rand.Text() + rand.Text()
-	plain, err := json.Marshal(signInState{Verifier: verifier, Expires: jose.Seconds(s.o.Now().Add(signInLife).Unix())})
+	state, err := s.seal(signInState{Verifier: verifier, Expires: jose.Seconds(s.o.Now().Add(signInLife).Unix()), Decoupled: decoupled})
 	if err != nil {
-		s.sendToken(w, "", err)
-		return
+		return "", err
 	}
-	state, err := jose.EncryptDirect(rand.Reader, s.o.StateKey, jose.Header{}, plain)
-	if err != nil {
-		s.sendToken(w, "", err)
-		return
-	}
-	http.Redirect(w, r, s.o.IDP.AuthURL+"?"+url.Values{
-		"client_id": {s.o.IDP.ClientID}, "response_type": {"code"}, "redirect_uri": {s.redirectURI()}, "state": {state}, "nonce": {rand.Text()}, "scope": {idp.Scope},
+	return s.o.IDP.AuthURL + "?" + url.Values{
+		"client_id": {s.o.IDP.ClientID}, "response_type": {"code"}, "redirect_uri": {redirectURI}, "state": {state}, "nonce": {rand.Text()}, "scope": {idp.Scope},
 		"code_challenge": {idp.PKCE(verifier)}, "code_challenge_method": {"S256"},
-	}.Encode(), http.StatusFound)
+	}.Encode(), nil
 }
 
 const signInLife = 10 * time.Minute
@@ -107,6 +112,17 @@ const signInLife = 10 * time.Minute
 type signInState struct {
 	Verifier string       `json:"v"`
 	Expires  jose.Seconds `json:"exp"`
+	// Decoupled is the id of the sign-in that somebody else waits for.
+	Decoupled string `json:"d,omitempty"`
+}
+
+// state reads and checks the state of a request that comes back from the identity provider.
+func (s *Service) state(r *http.Request) (state signInState, err error) {
+	err = s.unseal(r.URL.Query().Get("state"), &state)
+	if err == nil && int64(state.Expires) <= s.o.Now().Unix() {
+		err = errors.New("expired")
+	}
+	return state, err
 }
 
 const signInPath = "/signin-gematik-idp-dienst"
@@ -114,30 +130,28 @@ const signInPath = "/signin-gematik-idp-dienst"
 func (s *Service) redirectURI() string { return s.o.Base + signInPath }
 
 // RedirectURIs are the addresses to which an identity provider may send people back to a directory at an address.
-func RedirectURIs(base string) []string { return []string{base + signInPath} }
+func RedirectURIs(base string) []string {
+	return []string{base + signInPath, base + decoupledSignInPath}
+}
 
 // signIn is where the identity provider sends the card holder back.
 func (s *Service) signIn(w http.ResponseWriter, r *http.Request) {
 	if s.o.IDP == nil {
-		tokenRefused(w, http.StatusServiceUnavailable, "no identity provider is configured")
+		tokenRefused(w, http.StatusServiceUnavailable, errNoProvider.Error())
 		return
 	}
-	var state signInState
-	_, plain, err := jose.DecryptDirect(r.URL.Query().Get("state"), s.o.StateKey)
-	if err == nil {
-		err = jose.Decode(plain, &state)
-	}
-	if err != nil || int64(state.Expires) <= s.o.Now().Unix() {
+	state, err := s.state(r)
+	if err != nil || state.Decoupled != "" {
 		tokenRefused(w, http.StatusUnauthorized, "state is wrong or expired")
 		return
 	}
-	who, err := s.o.IDP.Redeem(r.Context(), s.redirectURI(), r.URL.Query().Get("code"), state.Verifier)
-	if err != nil {
-		tokenRefused(w, http.StatusUnauthorized, "the identity provider does not accept the code")
+	who, err := s.cardHolder(r, s.redirectURI(), state)
+	if errors.Is(err, errNoOwner) {
+		tokenRefused(w, http.StatusUnauthorized, err.Error())
 		return
 	}
-	if who.Type != certificate.ProfessionalAUT && who.Type != certificate.InstitutionAUT {
-		tokenRefused(w, http.StatusUnauthorized, "owners prove themselves with an eHBA or an SMC-B")
+	if err != nil {
+		tokenRefused(w, http.StatusUnauthorized, "the identity provider does not accept the code")
 		return
 	}
 	access, err := s.OwnerToken(who.Number, who.ProfessionOID)
@@ -179,6 +193,10 @@ func (s *Service) registrationService(token string) (*regServiceClaims, error) {
 }
 
 func (s *Service) sendToken(w http.ResponseWriter, token string, err error) {
+	s.sendTokenFor(w, token, tokenLife, err)
+}
+
+func (s *Service) sendTokenFor(w http.ResponseWriter, token string, life time.Duration, err error) {
 	if err != nil {
 		s.o.Log.Error("directory: token", "error", err)
 		tokenRefused(w, http.StatusServiceUnavailable, "no token can be made now")
@@ -186,7 +204,7 @@ func (s *Service) sendToken(w http.ResponseWriter, token string, err error) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	_ = json.MarshalWrite(w, accessToken{Token: token, Type: "Bearer", Expires: int64(tokenLife.Seconds())}) // the caller is gone if this fails
+	_ = json.MarshalWrite(w, accessToken{Token: token, Type: "Bearer", Expires: int64(life.Seconds())}) // the caller is gone if this fails
 }
 
 // tokenRefused answers the token endpoints' error object.

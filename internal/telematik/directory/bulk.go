@@ -64,7 +64,7 @@ func (s *Store) Import(ctx context.Context, in io.Reader) (stored int, err error
 		if err != nil {
 			return stored, &BulkError{line, err}
 		}
-		if block = append(block, Entry{r, ownerOf(r)}); len(block) == importBlock {
+		if block = append(block, Entry{Resource: r, Owner: ownerOf(r), Quiet: true}); len(block) == importBlock {
 			if err := flush(); err != nil {
 				return stored, &BulkError{line, err}
 			}

@@ -68,7 +68,7 @@ func newRig(t *testing.T, db *database.DB) *rig {
 		t.Fatal(err)
 	}
 	r.issuer = idp.New(idp.Options{URL: r.idpURL, Signer: signer, Key: encryption, Trust: r.pki.Trust(), Revoked: r.pki.Revoked, Now: clock,
-		Clients: map[string][]string{"vzd": {r.base + "/signin-gematik-idp-dienst"}}})
+		Clients: map[string][]string{"vzd": directory.RedirectURIs(r.base)}})
 	r.store = filled(t, db)
 	options := directory.Options{
 		Store: r.store, Base: r.base, TokenKey: key, Trust: r.pki.Trust(), Revoked: r.pki.Revoked, Now: clock,

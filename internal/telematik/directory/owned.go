@@ -114,13 +114,13 @@ func (s *Store) SetMessenger(ctx context.Context, owner string, m Messenger) err
 		if err != nil {
 			return err
 		}
-		entries := []Entry{{endpoint, owner}}
+		entries := []Entry{{Resource: endpoint, Owner: owner, By: owner}}
 		linked := entry.References("endpoint")
 		if !slices.Contains(linked, endpoint.Reference()) {
 			if entry, err = relink(entry, append(linked, endpoint.Reference())); err != nil {
 				return err
 			}
-			entries = append(entries, Entry{entry, owner})
+			entries = append(entries, Entry{Resource: entry, Owner: owner, By: owner})
 		}
 		return s.Put(ctx, entries...)
 	})
@@ -154,11 +154,11 @@ func (s *Store) RemoveMessenger(ctx context.Context, owner string, user id.User)
 			if entry, err = relink(entry, slices.DeleteFunc(linked, func(ref string) bool { return ref == e.Reference() })); err != nil {
 				return err
 			}
-			if err := s.Put(ctx, Entry{entry, owner}); err != nil {
+			if err := s.Put(ctx, Entry{Resource: entry, Owner: owner, By: owner}); err != nil {
 				return err
 			}
 		}
-		if err := s.Delete(ctx, e.Reference()); err != nil {
+		if err := s.Delete(ctx, e.Reference(), owner); err != nil {
 			return err
 		}
 	}
@@ -177,8 +177,8 @@ func relink(entry *fhir.Resource, references []string) (*fhir.Resource, error) {
 	return entry.With(map[string]any{"endpoint": list})
 }
 
-// Delete removes a resource. One that others refer to is refused.
-func (s *Store) Delete(ctx context.Context, reference string) error {
+// Delete removes a resource. One that others refer to is refused. by is the owner who removes it, empty for the directory itself.
+func (s *Store) Delete(ctx context.Context, reference, by string) error {
 	return s.db.Write(ctx, func(tx *database.Tx) error {
 		w := newWriter(tx, s.now())
 		sources, err := w.sources(ctx, []any{reference})
@@ -188,7 +188,7 @@ func (s *Store) Delete(ctx context.Context, reference string) error {
 		if len(sources) > 0 {
 			return fhir.Refuse(http.StatusUnprocessableEntity, fhir.CodeBusinessRule, "%s is still linked by %s", reference, sources[0])
 		}
-		return w.remove(ctx, reference)
+		return w.remove(ctx, reference, by)
 	})
 }
 

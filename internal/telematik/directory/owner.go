@@ -108,7 +108,7 @@ func (s *Service) storeEndpoint(r *http.Request, resource *fhir.Resource, id, ow
 	if len(issues) > 0 {
 		return nil, &fhir.Error{Status: http.StatusUnprocessableEntity, Issues: issues}
 	}
-	if err := s.o.Store.Put(r.Context(), Entry{stamped, owner}); err != nil {
+	if err := s.o.Store.Put(r.Context(), Entry{Resource: stamped, Owner: owner, By: owner}); err != nil {
 		return nil, err
 	}
 	stored, _, err := s.o.Store.Get(r.Context(), stamped.Reference())
@@ -170,7 +170,7 @@ func (s *Service) link(r *http.Request, old, changed *fhir.Resource, owner strin
 	if err != nil {
 		return nil, err
 	}
-	if err := s.o.Store.Put(r.Context(), Entry{entry, owner}); err != nil {
+	if err := s.o.Store.Put(r.Context(), Entry{Resource: entry, Owner: owner, By: owner}); err != nil {
 		return nil, err
 	}
 	stored, _, err := s.o.Store.Get(r.Context(), entry.Reference())
@@ -205,7 +205,7 @@ func (s *Service) deleteOwned(w http.ResponseWriter, r *http.Request, owner stri
 	if old.Type() != fhir.Endpoint {
 		return fhir.Refuse(http.StatusUnprocessableEntity, fhir.CodeBusinessRule, "%s comes from the card issuers", old.Type())
 	}
-	if err := s.o.Store.Delete(r.Context(), old.Reference()); err != nil {
+	if err := s.o.Store.Delete(r.Context(), old.Reference(), owner); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

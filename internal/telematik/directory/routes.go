@@ -5,20 +5,30 @@ package directory
 import (
 	"errors"
 	"io"
+	"math"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/konsil-health/konsil/internal/foundation/limit"
 	"github.com/konsil-health/konsil/internal/health/fhir"
 )
 
-// Routes serves the directory's interfaces: search of professionals and of insured people, the owners' interface, and the three ways to a token.
+// Routes serves the directory's interfaces: search of professionals and of insured people, the owners' interface, the log, and the ways to a token.
 func (s *Service) Routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /tim-authenticate", s.timAuthenticate)
-	mux.HandleFunc("GET /owner-authenticate", s.ownerAuthenticate)
-	mux.HandleFunc("GET /signin-gematik-idp-dienst", s.signIn)
+	mux.HandleFunc("GET /tim-authenticate", s.limited(limit.Search, s.timAuthenticate))
+	mux.HandleFunc("GET /owner-authenticate", s.limited(limit.Search, s.ownerAuthenticate))
+	mux.HandleFunc("GET "+signInPath, s.limited(limit.Search, s.signIn))
+	mux.HandleFunc("POST /owner-authenticate-decoupled", s.limited(limit.Search, s.ownerDecoupled))
+	mux.HandleFunc("GET "+decoupledSignInPath, s.limited(limit.Search, s.signInDecoupled))
+	mux.HandleFunc("POST "+pollPath, s.limited(limit.Search, s.ownerPoll))
+	mux.HandleFunc("POST /auth/realms/{realm}/protocol/openid-connect/token", s.limited(limit.Login, s.clientToken))
+	mux.HandleFunc("GET "+providerAuthPath, s.limited(limit.Search, s.providerAuthenticate))
+	mux.HandleFunc("GET "+serviceAuthPath, s.limited(limit.Search, s.serviceAuthenticate))
+	mux.HandleFunc("GET /log", s.readLog)
 	for _, path := range []string{searchPath, fdvSearchPath, ownerPath} {
 		mux.HandleFunc("GET "+path+"/metadata", s.capabilities(path))
 	}
@@ -120,7 +130,32 @@ func (s *Service) view(r *http.Request, insured bool) (v View, who string, err e
 		v.Base, paths = s.o.Base+fdvSearchPath, []string{fdvSearchPath}
 	}
 	access, err := s.allowed(bearer(r), paths...)
-	return v, access.Subject, login(err)
+	who = access.Subject
+	if access.ClientID != "" { // a service hands its token to many insured people
+		who += " " + s.address(r)
+	}
+	return v, who, login(err)
+}
+
+func (s *Service) address(r *http.Request) string {
+	if s.o.Address == nil {
+		return r.RemoteAddr
+	}
+	return s.o.Address(r)
+}
+
+// limited refuses addresses that ask for tokens too often.
+func (s *Service) limited(class limit.Class, h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if s.o.Limiter != nil {
+			if ok, wait := s.o.Limiter.Allow(class, "", "token "+s.address(r)); !ok {
+				w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
+				tokenRefused(w, http.StatusTooManyRequests, "too many requests")
+				return
+			}
+		}
+		h(w, r)
+	}
 }
 
 func login(err error) error {

@@ -7,6 +7,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/rand"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/konsil-health/konsil/internal/foundation/limit"
@@ -37,6 +38,10 @@ type Options struct {
 	Revoked func(*certificate.Certificate) error // nil skips it
 	// Limiter bounds how often and how much somebody may search; nil: no bound.
 	Limiter *limit.Limiter
+	// Address names the peer of a request, for the limits; nil: its connection's.
+	Address func(*http.Request) string
+	// Clients checks client credentials, of a provider or else of a service for insured people; nil: there are none.
+	Clients func(provider bool, id, secret string) bool
 	// IDP lets card holders prove themselves; nil: only registration services bring owners.
 	IDP *IDP
 	Now func() time.Time // nil: time.Now

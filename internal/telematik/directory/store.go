@@ -34,6 +34,10 @@ func NewStore(db *database.DB, now func() time.Time) *Store {
 type Entry struct {
 	Resource *fhir.Resource
 	Owner    string
+	// By is the owner who makes the change, for the log; empty: the directory itself.
+	By string
+	// Quiet leaves a new resource out of the log: a first delivery is no change that anybody would look up.
+	Quiet bool
 }
 
 // perTransaction bounds how many resources one transaction writes.
@@ -101,7 +105,7 @@ type writer struct {
 	stored map[string]existing       // by reference
 	fresh  map[string]int            // new in this transaction: where its row waits in resources
 	// pending rows, by table
-	resources, strings, tokens, references, positions []any
+	resources, strings, tokens, references, positions, notes []any
 }
 
 func newWriter(tx *database.Tx, now time.Time) *writer {
@@ -199,6 +203,7 @@ func (w *writer) store(ctx context.Context, e Entry) error {
 		return err
 	}
 	if known {
+		w.note(opUpdate, ref, e.Owner, e.By)
 		n, err := w.tx.Exec(ctx, "UPDATE directory_resource SET version = $2, updated = $3, owner = $4, json = $5 WHERE nid = $1 AND version = $2 - 1",
 			old.nid, old.version, w.now.UnixMilli(), e.Owner, string(r.JSON()))
 		if err != nil {
@@ -211,6 +216,9 @@ func (w *writer) store(ctx context.Context, e Entry) error {
 			return fmt.Errorf("directory: %w", err)
 		}
 	} else {
+		if !e.Quiet {
+			w.note(opCreate, ref, e.Owner, e.By)
+		}
 		w.fresh[ref] = len(w.resources)
 		w.resources = append(w.resources, old.nid, r.Type(), r.ID(), old.version, w.now.UnixMilli(), e.Owner, false, false, []byte{}, string(r.JSON()))
 	}
@@ -247,12 +255,14 @@ func stamp(r *fhir.Resource, version int64, now time.Time) (*fhir.Resource, erro
 }
 
 // remove deletes a resource; whoever refers to it is indexed anew without it.
-func (w *writer) remove(ctx context.Context, reference string) error {
+func (w *writer) remove(ctx context.Context, reference, by string) error {
 	kind, id, _ := strings.Cut(reference, "/")
 	var nid int64
-	if err := w.tx.QueryRow(ctx, "SELECT nid FROM directory_resource WHERE type = $1 AND id = $2", kind, id).Scan(&nid); err != nil {
+	var owner string
+	if err := w.tx.QueryRow(ctx, "SELECT nid, owner FROM directory_resource WHERE type = $1 AND id = $2", kind, id).Scan(&nid, &owner); err != nil {
 		return fmt.Errorf("directory: %w", err)
 	}
+	w.note(opDelete, reference, owner, by)
 	for _, table := range []string{"directory_resource", "directory_reference", "directory_string", "directory_token", "directory_position"} {
 		if _, err := w.tx.Exec(ctx, "DELETE FROM "+table+" WHERE nid = $1", nid); err != nil {
 			return fmt.Errorf("directory: deleting %s: %w", reference, err)
@@ -337,6 +347,9 @@ func (w *writer) reindex(ctx context.Context, reference string) error {
 
 // flush writes the pending rows, many in a statement.
 func (w *writer) flush(ctx context.Context) error {
+	if err := w.forget(ctx); err != nil {
+		return fmt.Errorf("directory: log: %w", err)
+	}
 	for _, t := range []struct {
 		head    string
 		columns int
@@ -347,6 +360,7 @@ func (w *writer) flush(ctx context.Context) error {
 		{"INSERT INTO directory_string (nid, param, value) VALUES ", 3, &w.strings},
 		{"INSERT INTO directory_token (nid, param, system, code) VALUES ", 4, &w.tokens},
 		{"INSERT INTO directory_position (nid, latitude, longitude) VALUES ", 3, &w.positions},
+		{"INSERT INTO directory_log (nid, time, operation, type, id, telematik_id, editor) VALUES ", 7, &w.notes},
 	} {
 		rest := *t.rows
 		for _, size := range []int{100, 10, 1} { // few statement texts, so that they stay prepared

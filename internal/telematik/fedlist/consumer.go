@@ -42,8 +42,8 @@ type ConsumerOptions struct {
 	// URL is the address of federationList.jws, without query.
 	URL   string
 	Trust *certificate.Trust
-	// Token is the provider's bearer token at the list's publisher; empty sends none.
-	Token  string
+	// Token gives the provider's bearer token at the list's publisher; nil sends none.
+	Token  Token
 	Client *http.Client
 	Log    *slog.Logger
 	// FreshFor is how old the list may be; 0 is [FreshFor].
@@ -161,13 +161,24 @@ func (c *Consumer) refresh(ctx context.Context) error {
 		c.o.Log.Error("incident: a federation list was refused; the old one stays", "error", err)
 		return err
 	}
-	if l.Version < known {
-		return fmt.Errorf("the publisher answered version %d, older than ours, %d", l.Version, known)
+	if err := c.newer(l); err != nil {
+		c.o.Log.Error("incident: an old federation list was refused", "error", err)
+		return err
 	}
 	c.keep(l, now)
 	_, err = c.o.DB.Exec(ctx, `INSERT INTO federation_list (source, version, fetched, token) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (source) DO UPDATE SET version = excluded.version, fetched = excluded.fetched, token = excluded.token`, c.o.URL, l.Version, now.UnixMilli(), token)
 	return err
+}
+
+// newer refuses a list that is older than ours, whoever has signed it.
+func (c *Consumer) newer(l *List) error {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.list != nil && l.Version < c.list.Version {
+		return fmt.Errorf("the publisher answered version %d, older than ours, %d", l.Version, c.list.Version)
+	}
+	return nil
 }
 
 // fetch asks for a list newer than the known version; "" means that there is none.
@@ -182,8 +193,14 @@ func (c *Consumer) fetch(ctx context.Context, known int64) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if c.o.Token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.o.Token)
+	if c.o.Token != nil {
+		token, err := c.o.Token(ctx)
+		if err != nil {
+			return "", err
+		}
+		if token != "" {
+			req.Header.Set("Authorization", "Bearer "+token)
+		}
 	}
 	resp, err := c.o.Client.Do(req)
 	if err != nil {

@@ -102,7 +102,7 @@ func newNetwork(t *testing.T, db *database.DB, p *pki) *network {
 
 func (n *network) consume(t *testing.T, db *database.DB, p *pki) *fedlist.Consumer {
 	t.Helper()
-	c, err := fedlist.NewConsumer(context.Background(), fedlist.ConsumerOptions{DB: db, URL: n.url + "/FederationList/federationList.jws", Trust: p.trust, Token: "a",
+	c, err := fedlist.NewConsumer(context.Background(), fedlist.ConsumerOptions{DB: db, URL: n.url + "/FederationList/federationList.jws", Trust: p.trust, Token: fedlist.StaticToken("a"),
 		Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return time.Now().Add(time.Duration(n.clock.Load()) * time.Millisecond) }})
 	if err != nil {
 		t.Fatal(err)
@@ -220,6 +220,12 @@ func TestInterface(t *testing.T) {
 		{"PUT", "/federation/x.example", "a", `{"domain":"y.example","telematikID":"1","isInsurance":false}`, 400},
 		{"PUT", "/federation/x.example", "b", `{"domain":"x.example","telematikID":"2","isInsurance":false}`, 403},
 		{"PUT", "/federation/x.example", "a", `{"domain":"x.example","telematikID":"2","isInsurance":false}`, 200},
+		{"PUT", "/federation/x.example", "a", `{"domain":"x.example","telematikID":"2","isInsurance":true,"ik":["109500969","109500969"]}`, 400},
+		{"PUT", "/federation/x.example", "a", `{"domain":"x.example","telematikID":"2","isInsurance":false,"redirectDomains":["not a host"]}`, 400},
+		{"PUT", "/federation/x.example", "a", `{"domain":"x.example","telematikID":"2","isInsurance":false,"redirectDomains":["y.example"]}`, 200},
+		{"GET", "/localization?mxid=matrix:u/anna:x.example", "a", "", 200},
+		{"GET", "/localization?mxid=anna", "a", "", 400},
+		{"GET", "/localization?mxid=matrix:u/anna:x.example", "", "", 401},
 		{"GET", "/federationCheck", "a", "", 204},
 		{"GET", "/FederationList/federationList.jws", "a", "", 200},
 		{"GET", "/FederationList/federationList.jws?version=1000", "a", "", 204},

@@ -7,15 +7,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/konsil-health/konsil/internal/health/certificate"
 	"github.com/konsil-health/konsil/internal/health/jose"
 )
 
-// TestRealList reads the list of the reference environment: 277 domains, 18 of insurers, signed by its own certificate. The chain above the signer is
-// not among the reference files; TestVerifyRefuses covers it with a PKI of its own.
-func TestRealList(t *testing.T) {
-	t.Parallel()
+// realList is the signed list of the reference environment.
+func realList(t *testing.T) string {
+	t.Helper()
 	dir := os.Getenv("KONSIL_REFERENCE")
 	if dir == "" {
 		dir = filepath.Join("..", "..", "..", "..", "shared", "reference")
@@ -24,7 +24,14 @@ func TestRealList(t *testing.T) {
 	if err != nil {
 		t.Skipf("the real federation list is not here (set KONSIL_REFERENCE): %v", err)
 	}
-	signed, err := jose.ParseLimited(strings.TrimSpace(string(raw)), maxList)
+	return strings.TrimSpace(string(raw))
+}
+
+// TestRealList reads the list of the reference environment: 277 domains, 18 of insurers, signed by its own certificate. The chain above the signer is
+// not among the reference files; TestVerifyRefuses covers it with a PKI of its own.
+func TestRealList(t *testing.T) {
+	t.Parallel()
+	signed, err := jose.ParseLimited(realList(t), maxList)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,6 +57,60 @@ func TestRealList(t *testing.T) {
 	}
 	if l.Version != 1650 || len(l.Domains) != 277 || insurers != 18 {
 		t.Errorf("version %d, %d domains, %d insurers", l.Version, len(l.Domains), insurers)
+	}
+}
+
+// TestRealListRefused: a flipped bit of the real list, a foreign signer, a certificate out of its time.
+func TestRealListRefused(t *testing.T) {
+	t.Parallel()
+	token := realList(t)
+	signed, err := jose.ParseLimited(token, maxList)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := certificate.Parse(signed.Header.X5c[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The sample's own certificate stands for its chain, which is not published beside it: what follows tests the signature.
+	at := signer.X509.NotBefore.AddDate(0, 1, 0)
+	head, rest, _ := strings.Cut(token, ".")
+	payload, signature, _ := strings.Cut(rest, ".")
+	flip := func(s string, i int) string {
+		b := []byte(s)
+		if b[i] == 'A' {
+			b[i] = 'B'
+		} else {
+			b[i] = 'A'
+		}
+		return string(b)
+	}
+	for name, broken := range map[string]string{
+		"payload": head + "." + flip(payload, len(payload)/2) + "." + signature, "signature": head + "." + payload + "." + flip(signature, 10), "cut off": token[:len(token)-4],
+	} {
+		s, err := jose.ParseLimited(broken, maxList)
+		if err == nil {
+			err = s.Verify(signer.PublicKey())
+		}
+		if err == nil {
+			t.Errorf("%s: a changed list was believed", name)
+		}
+	}
+	if _, err := Verify(token, certificate.NewTrust(nil, nil), at, nil); err == nil {
+		t.Error("a list of an unknown signer was believed")
+	}
+}
+
+// TestOlderVersionIsRefused: a publisher, or somebody between, that goes back to an old list.
+func TestOlderVersionIsRefused(t *testing.T) {
+	t.Parallel()
+	c := &Consumer{o: ConsumerOptions{}}
+	c.keep(&List{Version: 7}, time.Now())
+	if err := c.newer(&List{Version: 6}); err == nil {
+		t.Error("version 6 replaced version 7")
+	}
+	if err := c.newer(&List{Version: 8}); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -22,6 +22,8 @@ type Domain struct {
 	// IK are the insurer's numbers, exactly when IsInsurance.
 	IK       []string `json:"ik,omitempty"`
 	Provider string   `json:"timAnbieter,omitempty"`
+	// Redirects are hosts to which the domain's well-known file may redirect; the list itself does not show them.
+	Redirects []string `json:"redirectDomains,omitempty"`
 }
 
 // List is the federation list.

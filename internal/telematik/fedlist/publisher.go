@@ -7,6 +7,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -29,6 +31,15 @@ var (
 	ErrAlgorithm = errors.New("the list is not signed with this algorithm")
 )
 
+// EntryError says which attribute of an entry is wrong. It is an [ErrInvalid].
+type EntryError struct{ Attribute, Reason string }
+
+// Error names the attribute.
+func (e *EntryError) Error() string { return "invalid domain entry: " + e.Attribute + " " + e.Reason }
+
+// Is makes every one an ErrInvalid.
+func (e *EntryError) Is(target error) bool { return target == ErrInvalid }
+
 // PublisherOptions are what the publisher stands on.
 type PublisherOptions struct {
 	DB *database.DB
@@ -36,6 +47,8 @@ type PublisherOptions struct {
 	Signers []card.Signer
 	// Active says whether the organisation of a Telematik-ID is active in the directory; nil says so of all.
 	Active func(ctx context.Context, telematikID string) (bool, error)
+	// WhereIs says in which part of the directory a Matrix user stands: org, pract, orgPract or none; nil: nowhere.
+	WhereIs func(ctx context.Context, user id.User) (string, error)
 }
 
 // Publisher is the central federation list.
@@ -53,17 +66,25 @@ func NewPublisher(o PublisherOptions) *Publisher { return &Publisher{o: o} }
 // check validates an entry (dossier, section 3).
 func check(d Domain) error {
 	if _, err := id.ParseServer(string(d.Domain)); err != nil {
-		return fmt.Errorf("%w: domain: %v", ErrInvalid, err)
+		return &EntryError{"domain", err.Error()}
 	}
-	if d.TelematikID == "" {
-		return fmt.Errorf("%w: telematikID is missing", ErrInvalid)
+	if d.TelematikID == "" || len(d.TelematikID) > 128 {
+		return &EntryError{"telematikID", "is missing or has more than 128 characters"}
 	}
 	if d.IsInsurance != (len(d.IK) > 0) {
-		return fmt.Errorf("%w: ik is there exactly when isInsurance is true", ErrInvalid)
+		return &EntryError{"ik", "is there exactly when isInsurance is true"}
 	}
-	for _, ik := range d.IK {
+	for i, ik := range d.IK {
 		if !ValidIK(ik) {
-			return fmt.Errorf("%w: %q is no IK of an insurer", ErrInvalid, ik)
+			return &EntryError{"ik", strconv.QuoteToASCII(ik) + " is no IK of an insurer"}
+		}
+		if slices.Contains(d.IK[:i], ik) {
+			return &EntryError{"ik", ik + " is there twice"}
+		}
+	}
+	for _, host := range d.Redirects {
+		if _, err := id.ParseServer(host); err != nil {
+			return &EntryError{"redirectDomains", err.Error()}
 		}
 	}
 	return nil
@@ -78,8 +99,8 @@ func (p *Publisher) Add(ctx context.Context, provider string, d Domain) error {
 		if err := freeIK(ctx, tx, d); err != nil {
 			return err
 		}
-		n, err := tx.Exec(ctx, `INSERT INTO federation_domain (domain, telematik_id, insurance, ik, provider) VALUES ($1, $2, $3, $4, $5)
-			ON CONFLICT (domain) DO NOTHING`, strings.ToLower(string(d.Domain)), d.TelematikID, d.IsInsurance, strings.Join(d.IK, ","), provider)
+		n, err := tx.Exec(ctx, `INSERT INTO federation_domain (domain, telematik_id, insurance, ik, provider, redirect) VALUES ($1, $2, $3, $4, $5, $6)
+			ON CONFLICT (domain) DO NOTHING`, strings.ToLower(string(d.Domain)), d.TelematikID, d.IsInsurance, strings.Join(d.IK, ","), provider, strings.Join(d.Redirects, ","))
 		if err == nil && n == 0 {
 			return ErrExists
 		}
@@ -132,8 +153,8 @@ func (p *Publisher) Update(ctx context.Context, provider string, d Domain) error
 		if err := freeIK(ctx, tx, d); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, "UPDATE federation_domain SET telematik_id = $2, insurance = $3, ik = $4 WHERE domain = $1",
-			strings.ToLower(string(d.Domain)), d.TelematikID, d.IsInsurance, strings.Join(d.IK, ","))
+		_, err := tx.Exec(ctx, "UPDATE federation_domain SET telematik_id = $2, insurance = $3, ik = $4, redirect = $5 WHERE domain = $1",
+			strings.ToLower(string(d.Domain)), d.TelematikID, d.IsInsurance, strings.Join(d.IK, ","), strings.Join(d.Redirects, ","))
 		return err
 	})
 }
@@ -175,10 +196,13 @@ func (p *Publisher) change(ctx context.Context, f func(tx *database.Tx) error) e
 
 // Domains lists the domains of a provider, or of all when provider is empty.
 func (p *Publisher) Domains(ctx context.Context, provider string) ([]Domain, error) {
-	rows, err := p.o.DB.Query(ctx, "SELECT domain, telematik_id, insurance, ik, provider FROM federation_domain WHERE provider = $1 OR $1 = '' ORDER BY domain", provider)
+	rows, err := p.o.DB.Query(ctx, "SELECT domain, telematik_id, insurance, ik, provider, redirect FROM federation_domain WHERE provider = $1 OR $1 = '' ORDER BY domain", provider)
 	return database.All(rows, err, func(rows *sql.Rows) (d Domain, err error) {
-		var ik string
-		err = rows.Scan(&d.Domain, &d.TelematikID, &d.IsInsurance, &ik, &d.Provider)
+		var ik, redirect string
+		err = rows.Scan(&d.Domain, &d.TelematikID, &d.IsInsurance, &ik, &d.Provider, &redirect)
+		if redirect != "" {
+			d.Redirects = strings.Split(redirect, ",")
+		}
 		if ik != "" {
 			d.IK = strings.Split(ik, ",")
 		}
@@ -259,6 +283,9 @@ func (p *Publisher) TokenFor(ctx context.Context, algorithm string) (string, int
 	domains, err := p.Domains(ctx, "")
 	if err != nil {
 		return "", 0, err
+	}
+	for i := range domains {
+		domains[i].Redirects = nil
 	}
 	payload, err := json.Marshal(List{Version: version, Domains: domains})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/konsil-health/konsil/internal/health/fhir"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 )
 
@@ -23,7 +24,7 @@ const maxBody = 64 << 10
 func (p *Publisher) Handler(prefix string, providers Providers) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+prefix+"/{$}", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusOK, map[string]any{"title": "Konsil federation list", "version": "1.4.0"})
+		answer(w, http.StatusOK, map[string]any{"title": "I_VZD_TIM_Provider_Services", "description": "Federation list of the TI-Messenger: fetch it, administrate domains.", "version": "1.4.0"})
 	})
 	for pattern, handle := range map[string]func(http.ResponseWriter, *http.Request, string){
 		"GET " + prefix + "/FederationList/federationList.jws": p.getList,
@@ -32,6 +33,7 @@ func (p *Publisher) Handler(prefix string, providers Providers) http.Handler {
 		"PUT " + prefix + "/federation/{domain}":               p.putDomain,
 		"DELETE " + prefix + "/federation/{domain}":            p.deleteDomain,
 		"GET " + prefix + "/federationCheck":                   p.checkDomains,
+		"GET " + prefix + "/localization":                      p.whereIs,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			provider, ok := providers(bearer(r))
@@ -66,8 +68,12 @@ func refuse(w http.ResponseWriter, status int, message string) {
 	answer(w, status, map[string]any{"message": message})
 }
 
-// fail maps an error to its status.
+// fail maps an error to its status; an attribute that is wrong is named.
 func fail(w http.ResponseWriter, err error) {
+	if e, ok := errors.AsType[*EntryError](err); ok {
+		answer(w, http.StatusBadRequest, map[string]any{"message": e.Error(), "errors": []any{map[string]string{"attributeName": e.Attribute, "attributeError": e.Reason}}})
+		return
+	}
 	switch {
 	case errors.Is(err, ErrExists):
 		refuse(w, http.StatusConflict, err.Error())
@@ -103,6 +109,24 @@ func (p *Publisher) getList(w http.ResponseWriter, r *http.Request, _ string) {
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	_, _ = io.WriteString(w, token)
+}
+
+// whereIs says in which part of the directory a Matrix user stands.
+func (p *Publisher) whereIs(w http.ResponseWriter, r *http.Request, _ string) {
+	user, ok := fhir.MatrixUser(r.URL.Query().Get("mxid"))
+	if !ok {
+		refuse(w, http.StatusBadRequest, "mxid is a Matrix URI: matrix:u/localpart:domain.")
+		return
+	}
+	where := "none"
+	if p.o.WhereIs != nil {
+		var err error
+		if where, err = p.o.WhereIs(r.Context(), id.User(user)); err != nil {
+			fail(w, err)
+			return
+		}
+	}
+	answer(w, http.StatusOK, where)
 }
 
 func (p *Publisher) getDomains(w http.ResponseWriter, r *http.Request, provider string) {

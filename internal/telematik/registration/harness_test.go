@@ -94,7 +94,7 @@ func (n *network) enter(i directory.Institution) {
 }
 
 func (n *network) list() *registration.ListClient {
-	return &registration.ListClient{URL: n.listURL, Token: "token-b"}
+	return &registration.ListClient{URL: n.listURL, Token: fedlist.StaticToken("token-b")}
 }
 
 func (n *network) provider(change func(*registration.Options)) *registration.Service {

@@ -27,8 +27,8 @@ const (
 type ListClient struct {
 	// URL is the interface's address, such as "https://fhir-directory.example/tim-provider-services", without trailing slash.
 	URL string
-	// Token is the provider-accesstoken.
-	Token  string
+	// Token gives the provider-accesstoken; nil sends none.
+	Token  fedlist.Token
 	Client *http.Client // nil: http.DefaultClient
 }
 
@@ -91,7 +91,13 @@ func (c *ListClient) call(ctx context.Context, method, path string, in, out any,
 	if err != nil {
 		return 0, fmt.Errorf("federation list: %w", err)
 	}
-	req.Header.Set("Authorization", "Bearer "+c.Token)
+	if c.Token != nil {
+		token, err := c.Token(ctx)
+		if err != nil {
+			return 0, fmt.Errorf("federation list: %w", err)
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}

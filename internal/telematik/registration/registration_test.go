@@ -141,7 +141,7 @@ func TestHalfMade(t *testing.T) {
 			t.Errorf("%+v %v", r, err)
 		}
 		// the list is away, or does not know the provider: nothing is made
-		for name, l := range map[string]*registration.ListClient{"away": {URL: "http://127.0.0.1:1/x"}, "unauthorised": {URL: n.listURL, Token: "wrong"}} {
+		for name, l := range map[string]*registration.ListClient{"away": {URL: "http://127.0.0.1:1/x"}, "unauthorised": {URL: n.listURL, Token: fedlist.StaticToken("wrong")}} {
 			s := n.provider(func(o *registration.Options) { o.List = l })
 			if _, err := order(s, registration.Order{ServerName: "ohne.example"}); !errors.Is(err, registration.ErrUnavailable) {
 				t.Errorf("%s: %v", name, err)
@@ -267,7 +267,7 @@ func TestRefusedOrders(t *testing.T) {
 		if _, err := client.RegisterWith(t.Context(), practice, registration.Order{ServerName: "praxis.example"}); err != nil {
 			t.Fatal(err)
 		}
-		foreign := &registration.ListClient{URL: n.listURL, Token: "token-c"}
+		foreign := &registration.ListClient{URL: n.listURL, Token: fedlist.StaticToken("token-c")}
 		if err := foreign.Add(t.Context(), fedlist.Domain{Domain: "elsewhere.example", TelematikID: "1-2.1"}); err != nil {
 			t.Fatal(err)
 		}
