@@ -153,6 +153,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	}
 	var bridges *appservice.Service
 	var issuer *oauth.Service
+	var syncs *clientsync.Service
 	accounts = account.New(account.Options{
 		DB: n.db, Committer: n.committer, Feed: feed, Policy: rules, Log: log, Limiter: limiter, SendMail: mails,
 		Config: accountConfig(c), AppService: services.ByToken, AppServiceByID: services.ByID, ReservedUser: services.ReservedUser,
@@ -168,6 +169,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		},
 		DevicesRemoved: func(ctx context.Context, t *tenant.Tenant, user id.User, devices []id.Device, plan *stream.Plan) error {
 			notifications.DevicesRemoved(user, devices, plan)
+			syncs.DevicesRemoved(t, user, devices, plan)
 			return keys.DevicesRemoved(ctx, t, user, devices, plan)
 		},
 		DeviceRenamed: func(ctx context.Context, t *tenant.Tenant, user id.User, device id.Device, plan *stream.Plan) error {
@@ -261,7 +263,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		Log: log, Ignored: history.Ignored, Guard: federation.Guard(c.PrivateAddresses), AllowPrivate: c.PrivateAddresses,
 		RetryMin: c.Federation.Retry.First, RetryMax: c.Federation.Retry.Max})
 	n.ends(func() error { notifications.Close(); return nil })
-	syncs := clientsync.New(clientsync.Options{Feed: feed, Accounts: accounts, Rooms: rooms, Timeline: history, Tokens: tokens, Encryption: keys,
+	syncs = clientsync.New(clientsync.Options{DB: n.db, Committer: n.committer, Feed: feed, Accounts: accounts, Rooms: rooms, Timeline: history, Tokens: tokens, Encryption: keys,
 		Ephemeral: passing, Push: notifications})
 	n.stopping = syncs.Close
 	files := media.New(media.Options{DB: n.db, Policy: rules, Log: log, Config: mediaConfig(c), Remote: n.federation})

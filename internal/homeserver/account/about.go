@@ -19,12 +19,13 @@ var supportedVersions = []string{
 
 // unstableFeatures are asked for by older clients before they use what is long part of the specification.
 var unstableFeatures = map[string]bool{
-	"org.matrix.e2e_cross_signing": true,
-	"org.matrix.msc2432":           true,
-	"org.matrix.msc4108":           true,
-	"org.matrix.msc3827.stable":    true,
-	"uk.tcpip.msc4133":             true,
-	"uk.tcpip.msc4133.stable":      true,
+	"org.matrix.e2e_cross_signing":  true,
+	"org.matrix.msc2432":            true,
+	"org.matrix.msc4108":            true,
+	"org.matrix.msc3827.stable":     true,
+	"uk.tcpip.msc4133":              true,
+	"uk.tcpip.msc4133.stable":       true,
+	"org.matrix.simplified_msc3575": true,
 }
 
 type versionsReply struct {

@@ -46,6 +46,18 @@ func (s *Service) AccountDataSince(ctx context.Context, t tenant.ID, user id.Use
 	})
 }
 
+// AccountDataOfType returns a user's entries of one type in all rooms.
+func (s *Service) AccountDataOfType(ctx context.Context, t tenant.ID, user id.User, typ string) ([]AccountDatum, error) {
+	rows, err := s.db.Query(ctx, "SELECT room, content, position FROM account_data WHERE tenant = $1 AND user_id = $2 AND type = $3", int64(t), string(user), typ)
+	return database.All(rows, err, func(rows *sql.Rows) (AccountDatum, error) {
+		d := AccountDatum{Type: typ}
+		var content string
+		err := rows.Scan(&d.Room, &content, &d.Position)
+		d.Content = jsontext.Value(content)
+		return d, err
+	})
+}
+
 // AccountDatum returns one entry; ok is false where there is none.
 func (s *Service) AccountDatum(ctx context.Context, t tenant.ID, user id.User, room id.Room, typ string) (content jsontext.Value, ok bool, err error) {
 	content, _, ok, err = s.datum(ctx, t, user, room, typ)

@@ -43,6 +43,8 @@ type changes struct {
 	known bool
 	// rooms have a change of timeline, state or receipts.
 	rooms map[int64]bool
+	// moved are those with a change of timeline, state or the user's membership.
+	moved map[int64]bool
 	// receipts are rooms with a change of receipts, own those in which the user's own may have changed.
 	receipts, own map[int64]bool
 	// The rest says that something of the kind concerns the user.
@@ -51,7 +53,7 @@ type changes struct {
 
 // look asks the feed what happened in (from, to].
 func (s *Service) look(q *query, from, to int64) changes {
-	c := changes{rooms: map[int64]bool{}, receipts: map[int64]bool{}}
+	c := changes{rooms: map[int64]bool{}, moved: map[int64]bool{}, receipts: map[int64]bool{}}
 	if q.initial || q.fullState {
 		return c
 	}
@@ -66,6 +68,7 @@ func (s *Service) look(q *query, from, to int64) changes {
 		}
 		switch r.Kind {
 		case stream.Timeline, stream.StateDelta, stream.Membership:
+			c.moved[r.Room] = true
 			c.membership = c.membership || mine
 		case stream.Receipt:
 			if r.Room != 0 {

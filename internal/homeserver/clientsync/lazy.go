@@ -34,6 +34,8 @@ type deviceKey struct {
 	tenant tenant.ID
 	user   id.User
 	device id.Device
+	// conn is the connection of sliding sync.
+	conn string
 }
 
 // deviceMembers are what one device has: the position of the answer by member event.
@@ -47,32 +49,25 @@ func newSentMembers() *sentMembers {
 		Read: lazyFor})}
 }
 
-// of says whether members are remembered for a query at all.
-func (m *sentMembers) of(q *query) (deviceKey, bool) {
-	f := &q.filter.Room.State
-	return deviceKey{q.t.ID, q.user, q.device}, q.device != "" && f.LazyLoadMembers
+// lazyKey is the client under which its member events are remembered; ok is false when it does not load lazily.
+func (q *query) lazyKey() (key deviceKey, ok bool) {
+	return deviceKey{q.t.ID, q.user, q.device, ""}, q.device != "" && q.filter.Room.State.LazyLoadMembers
 }
 
-// begin finds what the client has shown to have.
-func (m *sentMembers) begin(q *query) {
-	key, ok := m.of(q)
-	if !ok {
-		return
-	}
-	if q.initial {
+// begin finds what a client has shown to have by coming back with a token of a position.
+func (m *sentMembers) begin(key deviceKey, initial bool, position int64) map[uint64]int64 {
+	if initial {
 		m.devices.Invalidate(key)
-		return
+		return nil
 	}
 	d, ok := m.devices.Get(key)
 	if !ok {
-		return
+		return nil
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	maps.DeleteFunc(d.sent, func(_ uint64, at int64) bool { return at > q.since.Position })
-	if !q.filter.Room.State.IncludeRedundantMembers {
-		q.sent = maps.Clone(d.sent)
-	}
+	maps.DeleteFunc(d.sent, func(_ uint64, at int64) bool { return at > position })
+	return maps.Clone(d.sent)
 }
 
 // has says whether the client has a member event.
@@ -86,24 +81,32 @@ func (m *sentMembers) has(q *query, eid id.Event) bool {
 
 func (m *sentMembers) sum(eid id.Event) uint64 { return maphash.String(m.seed, string(eid)) }
 
-// record notes the member events of an answer that is about to be sent.
-func (m *sentMembers) record(q *query, a *answer) {
-	key, ok := m.of(q)
+// recordMembers notes the member events of an answer that is about to be sent.
+func (s *Service) recordMembers(q *query, a *answer) {
+	key, ok := q.lazyKey()
 	if !ok || a.Rooms == nil || a.to <= q.since.Position {
 		return
 	}
 	var sums []uint64
-	note := func(events []any) {
-		for _, e := range events {
-			if c, ok := e.(*room.ClientEvent); ok && c.Type == event.TypeMember && c.StateKey != nil {
-				sums = append(sums, m.sum(c.EventID))
-			}
+	for _, j := range a.Rooms.Join {
+		sums = s.members.sums(sums, j.Timeline.Events)
+		sums = s.members.sums(sums, j.stateEvents())
+	}
+	s.members.record(key, sums, a.token.Position)
+}
+
+// sums adds the member events among a list.
+func (m *sentMembers) sums(sums []uint64, events []any) []uint64 {
+	for _, e := range events {
+		if c, ok := e.(*room.ClientEvent); ok && c.Type == event.TypeMember && c.StateKey != nil {
+			sums = append(sums, m.sum(c.EventID))
 		}
 	}
-	for _, j := range a.Rooms.Join {
-		note(j.Timeline.Events)
-		note(j.stateEvents())
-	}
+	return sums
+}
+
+// record notes what an answer of a position brings.
+func (m *sentMembers) record(key deviceKey, sums []uint64, position int64) {
 	if len(sums) == 0 {
 		return
 	}
@@ -118,7 +121,7 @@ func (m *sentMembers) record(q *query, a *answer) {
 	}
 	for _, s := range sums[:min(len(sums), lazyMembers)] {
 		if _, ok := d.sent[s]; !ok {
-			d.sent[s] = a.token.Position
+			d.sent[s] = position
 		}
 	}
 }

@@ -135,13 +135,13 @@ func TestEveryEventReachesEveryClientOnce(t *testing.T) {
 				clients = append(clients, c)
 				readers.Go(func() {
 					for {
-						quiet := c.step(20)
 						select {
-						case <-ended:
-							if quiet {
-								return
+						case <-ended: // what is asked for from now on has everything before it
+							for !c.step(0) {
 							}
+							return
 						default:
+							c.step(20)
 						}
 					}
 				})

@@ -6,6 +6,9 @@ import (
 	"context"
 	"time"
 
+
+	"github.com/konsil-health/konsil/internal/foundation/cache"
+	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/limit"
 	"github.com/konsil-health/konsil/internal/foundation/stream"
@@ -20,6 +23,8 @@ import (
 
 // Options are the slices that an answer is put together from; all are required.
 type Options struct {
+	DB         *database.DB
+	Committer  *stream.Committer
 	Feed       *stream.Feed
 	Accounts   *account.Service
 	Rooms      *room.Service
@@ -35,6 +40,9 @@ type Service struct {
 	o Options
 	// members are the member events that lazy clients have.
 	members *sentMembers
+	// connections are the rows of sliding sync, types what kind of room each room is.
+	connections cache.Cache[connKey, *connection]
+	types       cache.Cache[roomRef, string]
 	// closing ends what waits.
 	closing context.Context
 	close   context.CancelFunc
@@ -42,19 +50,32 @@ type Service struct {
 
 // New returns the service.
 func New(o Options) *Service {
-	s := &Service{o: o, members: newSentMembers()}
+	s := &Service{o: o}
+	s.forget()
 	s.closing, s.close = context.WithCancel(context.Background())
 	return s
+}
+
+// forget begins with empty caches.
+func (s *Service) forget() {
+	s.members = newSentMembers()
+	s.connections = cache.New(cache.Options[connKey, *connection]{Weight: connectionBytes,
+		Weigh: func(_ connKey, c *connection) uint32 {
+			return uint32(connOverhead + connRoomSize*(len(c.newest.rooms)+len(c.previous.rooms)))
+		}})
+	s.types = cache.New(cache.Options[roomRef, string]{Entries: typeCacheSize})
 }
 
 // Close answers every waiting sync at once, so that a stopping node keeps nobody waiting.
 func (s *Service) Close() { s.close() }
 
-// Routes lists the route of /sync, under r0 too, where older clients still call it.
+// Routes lists /sync, under r0 too, where older clients still call it, and simplified sliding sync under its stable and its unstable name.
 func (s *Service) Routes() []httpapi.Route {
 	return []httpapi.Route{
 		{Method: "GET", Path: "/_matrix/client/v3/sync", Access: httpapi.AnyUser, Rate: limit.Sync, Handle: s.handle},
 		{Method: "GET", Path: "/_matrix/client/r0/sync", Access: httpapi.AnyUser, Rate: limit.Sync, Handle: s.handle},
+		{Method: "POST", Path: "/_matrix/client/v4/sync", Access: httpapi.AnyUser, Rate: limit.Sync, Handle: s.slide(true)},
+		{Method: "POST", Path: "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync", Access: httpapi.AnyUser, Rate: limit.Sync, Handle: s.slide(false)},
 	}
 }
 
@@ -98,7 +119,7 @@ func (s *Service) handle(ctx context.Context, r *httpapi.Request) (any, error) {
 			}
 		}
 		answer.NextBatch = s.o.Tokens.Stream(q.t.ID, answer.token)
-		s.members.record(q, answer)
+		s.recordMembers(q, answer)
 		answer.trim(q.filter.EventFields)
 		return answer.reply, s.countKeys(ctx, q, answer.reply)
 	}
@@ -142,7 +163,12 @@ func (s *Service) read(ctx context.Context, r *httpapi.Request) (*query, time.Du
 	if q.initial || q.fullState {
 		wait = 0
 	}
-	s.members.begin(q)
+	if key, ok := q.lazyKey(); ok {
+		q.sent = s.members.begin(key, q.initial, q.since.Position)
+		if q.filter.Room.State.IncludeRedundantMembers {
+			q.sent = nil
+		}
+	}
 	return q, time.Duration(wait) * time.Millisecond, nil
 }
 

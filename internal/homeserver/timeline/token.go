@@ -60,6 +60,9 @@ type StreamToken struct {
 	Ephemeral uint64
 	// Device is a checksum of the user and device that the token was made for: only that device's to-device messages are acknowledged by it.
 	Device uint32
+	// Generation names what a connection of sliding sync had been sent, Connection is a checksum of the connection's name; 0 for /sync.
+	Generation int64
+	Connection uint32
 }
 
 // DeviceSum is the checksum of a user's device for [StreamToken].
@@ -88,6 +91,10 @@ func (k *Tokens) Stream(t tenant.ID, s StreamToken) string {
 	b = binary.AppendUvarint(b, uint64(s.Node))
 	b = binary.AppendUvarint(b, s.Ephemeral)
 	b = binary.AppendUvarint(b, uint64(s.Device))
+	if s.Generation != 0 {
+		b = binary.AppendVarint(b, s.Generation)
+		b = binary.AppendUvarint(b, uint64(s.Connection))
+	}
 	return k.seal(t, streamToken, b)
 }
 
@@ -110,6 +117,9 @@ func (k *Tokens) OpenStream(t tenant.ID, token string) (StreamToken, error) {
 	s := StreamToken{Epoch: r.varint(), Position: r.varint()}
 	s.ToDevice = s.Position - r.varint()
 	s.Node, s.Ephemeral, s.Device = uint32(r.uvarint()), r.uvarint(), uint32(r.uvarint())
+	if len(r.b) > 0 {
+		s.Generation, s.Connection = r.varint(), uint32(r.uvarint())
+	}
 	if r.bad {
 		return StreamToken{}, mxerror.InvalidParam.With("this is no sync token")
 	}

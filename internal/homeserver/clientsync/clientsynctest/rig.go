@@ -141,6 +141,7 @@ func New(t testing.TB, db *database.DB) *Rig {
 	g := &Rig{Clock: &Clock{now: time.UnixMilli(1_800_000_000_000), timers: map[*timer]struct{}{}}}
 	g.Rig = accounttest.New(t, db, func(_ *accounttest.Rig, o *account.Options) {
 		o.DevicesRemoved = func(ctx context.Context, t *tenant.Tenant, user id.User, devices []id.Device, plan *stream.Plan) error {
+			g.Sync.DevicesRemoved(t, user, devices, plan)
 			return g.Keys.DevicesRemoved(ctx, t, user, devices, plan)
 		}
 		o.ProfileChanged = func(ctx context.Context, t *tenant.Tenant, user id.User) error {
@@ -173,7 +174,7 @@ func (g *Rig) wire(t testing.TB, r *accounttest.Rig, ring *keyring.Ring) []httpa
 			g.sent = append(g.sent, EDU{t.Name, destinations, kind, key, string(content)})
 		}})
 	g.Push = push.New(push.Options{DB: r.DB, Feed: r.Feed, Rooms: g.Rooms, Accounts: r.Accounts, Ephemeral: g.Ephemeral, Tokens: g.Tokens})
-	g.Sync = clientsync.New(clientsync.Options{Feed: r.Feed, Accounts: r.Accounts, Rooms: g.Rooms, Timeline: g.Timeline, Tokens: g.Tokens,
+	g.Sync = clientsync.New(clientsync.Options{DB: r.DB, Committer: r.Committer, Feed: r.Feed, Accounts: r.Accounts, Rooms: g.Rooms, Timeline: g.Timeline, Tokens: g.Tokens,
 		Encryption: g.Keys, Ephemeral: g.Ephemeral, Push: g.Push})
 	var routes []httpapi.Route
 	for _, slice := range []interface{ Routes() []httpapi.Route }{g.Rooms, g.Timeline, g.Keys, g.Ephemeral, g.Push, g.Sync} {
@@ -193,7 +194,9 @@ func (g *Rig) EDUs() []EDU {
 type Person struct {
 	*accounttest.User
 	Since string
-	txn   int
+	// Pos is where the person's connection of sliding sync is.
+	Pos string
+	txn int
 }
 
 // Person makes an account of tenant a.test and signs in.
@@ -266,6 +269,22 @@ func (p *Person) Sync(query string) *Answer {
 	a := &Answer{t: p.TB}
 	p.Do("GET", path, nil).OK(&a.Body)
 	p.Since = a.Body["next_batch"].(string)
+	return a
+}
+
+// Sliding is the path of simplified sliding sync that today's clients call.
+const Sliding = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"
+
+// Slide sends a request of sliding sync from where the last answer ended and remembers where this one does.
+func (p *Person) Slide(request M) *Answer {
+	p.TB.Helper()
+	a := &Answer{t: p.TB}
+	path := Sliding
+	if p.Pos != "" {
+		path += "?pos=" + url.QueryEscape(p.Pos)
+	}
+	p.Do("POST", path, request).OK(&a.Body)
+	p.Pos = a.Body["pos"].(string)
 	return a
 }
 
