@@ -35,6 +35,11 @@ type addition struct {
 	own bool
 	// missing are prev events that we do not have.
 	missing []id.Event
+	// unsure are prev events that are being committed: should that fail, they come again and find that they are cited.
+	unsure []id.Event
+	// cited is the least order number of live events that cite this one and came before it; nil when there is none. Such an event is no end of the
+	// graph.
+	cited *int64
 	// fresh makes the event the room's only extremity and its state the current one, whatever was there: a join from outside.
 	fresh bool
 }
@@ -65,7 +70,7 @@ func (s *Service) build(ctx context.Context, t *tenant.Tenant, r *Room, at base,
 		after, more = a.before.with(t.ID, r.NID, a.event.Key(), a.event.ID())
 		stmts = append(slices.Clone(stmts), more...)
 	}
-	order, err := s.order(ctx, t.ID, h, a)
+	order, err := s.order(ctx, t.ID, r, h, a)
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +96,10 @@ func (s *Service) build(ctx context.Context, t *tenant.Tenant, r *Room, at base,
 		}
 		stmts = append(stmts, more...)
 		next.snapshot, next.topological, next.tips = resolved.number, max(h.topological, e.Topological), nil
-		if len(next.extremities) == 1 {
+		if len(a.missing)+len(a.unsure) > 0 {
+			next.gaps = slices.Concat(h.gaps[max(0, len(h.gaps)-maxGaps):], a.missing, a.unsure)
+		}
+		if len(next.extremities) == 1 && a.cited == nil {
 			next.tips = []tip{{e.Depth(), e.Topological}}
 		}
 		b.deltas = resolved.state
@@ -139,9 +147,12 @@ func (s *Service) keepStates(t tenant.ID, a addition, after, resolved snapshot) 
 }
 
 // order is the event's own order number (engine rule 14).
-func (s *Service) order(ctx context.Context, t tenant.ID, h *head, a addition) (int64, error) {
+func (s *Service) order(ctx context.Context, t tenant.ID, r *Room, h *head, a addition) (int64, error) {
 	if !a.own {
-		prev, err := s.known(ctx, t, a.event.PrevEvents())
+		if a.cited != nil {
+			return *a.cited - 1, nil
+		}
+		prev, err := s.known(ctx, t, r.NID, a.event.PrevEvents())
 		return topological(h, prev, len(a.missing) > 0), err
 	}
 	tips, err := s.tips(ctx, t, h) // what an own event cites
@@ -183,14 +194,20 @@ func (s *Service) nextState(ctx context.Context, t *tenant.Tenant, r *Room, h *h
 	}
 	cites := a.event.PrevEvents()
 	extremities := slices.DeleteFunc(slices.Clone(h.extremities), func(x id.Event) bool { return slices.Contains(cites, x) })
-	if len(extremities) == 0 {
+	if len(extremities) == 0 && a.cited == nil {
 		return []id.Event{a.event.ID()}, after, nil, nil
 	}
-	others, err := s.known(ctx, t.ID, extremities)
+	if a.cited != nil && len(extremities) == len(h.extremities) {
+		return extremities, current, nil, nil // it fills a gap: the ends of the graph stay what they were
+	}
+	others, err := s.known(ctx, t.ID, r.NID, extremities)
 	if err != nil {
 		return nil, snapshot{}, nil, err
 	}
-	states := []State{after.state}
+	var states []State
+	if a.cited == nil {
+		states = append(states, after.state)
+	}
 	for _, x := range extremities {
 		o, ok := others[x]
 		if !ok {
@@ -209,6 +226,9 @@ func (s *Service) nextState(ctx context.Context, t *tenant.Tenant, r *Room, h *h
 	resolved, stmts := current.next(t.ID, r.NID, st)
 	if maps.Equal(st, after.state) {
 		resolved, stmts = after, nil
+	}
+	if a.cited != nil {
+		return extremities, resolved, stmts, nil
 	}
 	return append(extremities, a.event.ID()), resolved, stmts, nil
 }
@@ -278,7 +298,7 @@ func (s *Service) eventRows(ctx context.Context, t *tenant.Tenant, a addition, e
 		}
 		p.Rows = append(p.Rows, stream.Statement{SQL: "DELETE FROM event_gap WHERE tenant = $1 AND room = $2 AND missing_id = $3", Args: []any{int64(t.ID), e.RoomNID, string(e.ID())}})
 	}
-	insert := stream.Statement{SQL: insertEvent, Args: []any{int64(t.ID), e.NID, e.RoomNID, string(e.ID()), position, e.Topological, e.Type(), string(e.Sender()),
+	insert := stream.Statement{SQL: insertEvent, Args: []any{int64(t.ID), e.NID, e.RoomNID, string(e.ID()), position, e.Topological, column(e.Type()), string(e.Sender()),
 		e.Timestamp(), e.Snapshot, e.SnapshotAfter, e.Rejected, e.SoftFailed, false, a.rejected + a.softFailed, class, thread, string(e.RedactedBy),
 		string(e.TxnDevice), e.TxnID, e.JSON()}}
 	if promoted != nil { // an outlier that arrives in the timeline takes its position now (engine rule 11)
@@ -296,7 +316,12 @@ func (s *Service) eventRows(ctx context.Context, t *tenant.Tenant, a addition, e
 	}
 	if target != "" {
 		p.Rows = append(p.Rows, stream.Statement{SQL: "INSERT INTO event_relation (tenant, room, target_id, event, rel_type, type, sender) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (tenant, target_id, event) DO NOTHING",
-			Args: []any{int64(t.ID), e.RoomNID, string(target), e.NID, relType, e.Type(), string(e.Sender())}})
+			Args: []any{int64(t.ID), e.RoomNID, string(target), e.NID, relType, column(e.Type()), string(e.Sender())}})
+	}
+	for _, u := range a.unsure {
+		p.Rows = append(p.Rows, stream.Statement{SQL: `INSERT INTO event_gap (tenant, room, missing_id, event, topological) SELECT $1, $2, $3, $4, $5
+			WHERE NOT EXISTS (SELECT 1 FROM event_id i JOIN event e ON e.tenant = i.tenant AND e.event = i.event WHERE i.tenant = $1 AND i.event_id = $3 AND NOT e.outlier)
+			ON CONFLICT (tenant, room, missing_id, event) DO NOTHING`, Args: gapRow(t.ID, e, u).Args})
 	}
 	for _, m := range a.missing {
 		p.Rows = append(p.Rows, gapRow(t.ID, e, m))

@@ -60,7 +60,7 @@ func (s *Service) takeHistory(ctx context.Context, t *tenant.Tenant, server id.S
 			ids = append(ids, e.ID())
 		}
 	}
-	known, err := s.known(ctx, t.ID, ids)
+	known, err := s.known(ctx, t.ID, r.NID, ids)
 	if err != nil {
 		return 0, err
 	}
@@ -129,7 +129,7 @@ func (s *Service) storeHistory(ctx context.Context, t *tenant.Tenant, server id.
 			rejected = fmt.Sprintf("state before: %v", err)
 		}
 	}
-	near, err := s.nearestSnapshot(ctx, t.ID, e)
+	near, err := s.nearestSnapshot(ctx, t.ID, r, e)
 	if err != nil {
 		return err
 	}
@@ -158,8 +158,8 @@ func (s *Service) storeHistory(ctx context.Context, t *tenant.Tenant, server id.
 }
 
 // nearestSnapshot is a stored snapshot that the state before an event probably differs little from.
-func (s *Service) nearestSnapshot(ctx context.Context, t tenant.ID, e *event.Event) (snapshot, error) {
-	known, err := s.known(ctx, t, e.PrevEvents())
+func (s *Service) nearestSnapshot(ctx context.Context, t tenant.ID, r *Room, e *event.Event) (snapshot, error) {
+	known, err := s.known(ctx, t, r.NID, e.PrevEvents())
 	if err != nil {
 		return snapshot{}, err
 	}
@@ -180,12 +180,12 @@ func (s *Service) historyRows(t tenant.ID, e *Event, rejected string, missing []
 		stream.Statement{SQL: "DELETE FROM event WHERE tenant = $1 AND outlier AND event = (SELECT event FROM event_id WHERE tenant = $1 AND event_id = $2)", Args: []any{int64(t), string(e.ID())}},
 		stream.Statement{SQL: "INSERT INTO event_id (tenant, event_id, room, event) VALUES ($1, $2, $3, $4) ON CONFLICT (tenant, event_id) DO UPDATE SET event = excluded.event",
 			Args: []any{int64(t), string(e.ID()), e.RoomNID, e.NID}},
-		stream.Statement{SQL: insertEvent, Args: []any{int64(t), e.NID, e.RoomNID, string(e.ID()), int64(0), e.Topological, e.Type(), string(e.Sender()), e.Timestamp(),
+		stream.Statement{SQL: insertEvent, Args: []any{int64(t), e.NID, e.RoomNID, string(e.ID()), int64(0), e.Topological, column(e.Type()), string(e.Sender()), e.Timestamp(),
 			e.Snapshot, e.SnapshotAfter, e.Rejected, false, false, rejected, int64(0), thread, string(e.RedactedBy), "", "", e.JSON()}},
 		stream.Statement{SQL: "DELETE FROM event_gap WHERE tenant = $1 AND room = $2 AND missing_id = $3", Args: []any{int64(t), e.RoomNID, string(e.ID())}})
 	if target != "" {
 		stmts = append(stmts, stream.Statement{SQL: "INSERT INTO event_relation (tenant, room, target_id, event, rel_type, type, sender) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (tenant, target_id, event) DO NOTHING",
-			Args: []any{int64(t), e.RoomNID, string(target), e.NID, relType, e.Type(), string(e.Sender())}})
+			Args: []any{int64(t), e.RoomNID, string(target), e.NID, relType, column(e.Type()), string(e.Sender())}})
 	}
 	for _, m := range missing {
 		stmts = append(stmts, gapRow(t, e, m))

@@ -151,7 +151,7 @@ func (s *Service) fetchCloser(ctx context.Context, t *tenant.Tenant, r *Room, he
 // reach brings an event of the past here: by fetching history from the gap backwards, and by itself when it is further away.
 func (s *Service) reach(ctx context.Context, t *tenant.Tenant, server id.Server, r *Room, gap, wanted id.Event) error {
 	for range timeBackfills {
-		known, err := s.known(ctx, t.ID, []id.Event{wanted})
+		known, err := s.known(ctx, t.ID, r.NID, []id.Event{wanted})
 		if err != nil || len(known) > 0 {
 			return err
 		}
@@ -172,7 +172,7 @@ func (s *Service) reach(ctx context.Context, t *tenant.Tenant, server id.Server,
 		}
 		gap = oldest[0].ID()
 	}
-	known, err := s.known(ctx, t.ID, []id.Event{wanted})
+	known, err := s.known(ctx, t.ID, r.NID, []id.Event{wanted})
 	if err != nil || len(known) > 0 {
 		return err
 	}

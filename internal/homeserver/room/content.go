@@ -9,6 +9,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/konsil-health/konsil/internal/matrix/canonicaljson"
+	"github.com/konsil-health/konsil/internal/matrix/event"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 )
 
@@ -19,7 +20,11 @@ func relation(content jsontext.Value) (relType string, target id.Event) {
 	if relType == "" {
 		return "", ""
 	}
-	return relType, id.Event(canonicaljson.GetString(relatesTo, "event_id"))
+	target, err := id.ParseEvent(canonicaljson.GetString(relatesTo, "event_id"))
+	if err != nil || strings.Contains(relType, "\x00") { // no column holds NUL, and no event has such an id
+		return "", ""
+	}
+	return relType, target
 }
 
 // notFederated reads m.federate of a create event's content.
@@ -50,3 +55,14 @@ func object(m map[string]any) jsontext.Value {
 }
 
 func replaceOnce(s, old, new string) string { return strings.Replace(s, old, new, 1) }
+
+// column makes a text of an event fit for a column: PostgreSQL stores no NUL. The event itself keeps it.
+func column(s string) string { return strings.ReplaceAll(s, "\x00", "\uFFFD") }
+
+// unstorable says why an event cannot take its place in a state: no database of ours has NUL in a key (see column). Its room goes on without it.
+func unstorable(e *event.Event) string {
+	if strings.Contains(e.Type(), "\x00") || e.IsState() && strings.Contains(*e.StateKey(), "\x00") {
+		return "type or state key holds NUL"
+	}
+	return ""
+}

@@ -29,9 +29,14 @@ type head struct {
 	snapshot    int64
 	// tips are what is known of the extremities, in their order; nil until somebody asks.
 	tips []tip
+	// gaps are prev events that events not yet committed cite and nobody has; those of committed ones stand in event_gap.
+	gaps []id.Event
 	// topological is the greatest order number among the room's live events.
 	topological int64
 }
+
+// maxGaps bounds how many gaps a head keeps in memory: those of events that are being committed.
+const maxGaps = 200
 
 // tip is what the next event has to know of a forward extremity.
 type tip struct{ depth, topological int64 }

@@ -72,6 +72,9 @@ func (s *Service) storeOutliers(ctx context.Context, t *tenant.Tenant, r *Room, 
 
 // checkOutlier authorises an event by its auth events among parsed; complete is false when one of them is nowhere.
 func (s *Service) checkOutlier(ctx context.Context, t tenant.ID, r *Room, e *event.Event, parsed map[id.Event]*event.Event, rejected map[id.Event]bool) (reason string, complete bool, err error) {
+	if reason := unstorable(e); reason != "" {
+		return reason, true, nil
+	}
 	state := authrule.Map{}
 	var auth []*event.Event
 	for _, a := range e.AuthEvents() {
@@ -112,7 +115,7 @@ func outlierRows(t tenant.ID, r *Room, e *event.Event, reason string) []stream.S
 			rejected, soft_failed, outlier, reason, rule_class, thread, redacted_by, txn_device, txn_id, json)
 			SELECT $1, $2, $3, $4, 0, 0, $5, $6, $7, 0, 0, $8, FALSE, TRUE, $9, 0, '', '', '', '', $10
 			WHERE NOT EXISTS (SELECT 1 FROM event_id WHERE tenant = $1 AND event_id = $4)`,
-			Args: []any{int64(t), nid, r.NID, string(e.ID()), e.Type(), string(e.Sender()), e.Timestamp(), reason != "", reason, e.JSON()}},
+			Args: []any{int64(t), nid, r.NID, string(e.ID()), column(e.Type()), string(e.Sender()), e.Timestamp(), reason != "", reason, e.JSON()}},
 		{SQL: "INSERT INTO event_id (tenant, event_id, room, event) VALUES ($1, $2, $3, $4) ON CONFLICT (tenant, event_id) DO NOTHING",
 			Args: []any{int64(t), string(e.ID()), r.NID, nid}},
 	}

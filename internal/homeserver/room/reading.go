@@ -128,7 +128,7 @@ func (s *Service) Departure(ctx context.Context, t tenant.ID, roomNID int64, use
 	for _, c := range changes {
 		ids = append(ids, c.Old, c.New)
 	}
-	found, err := s.known(ctx, t, ids)
+	found, err := s.known(ctx, t, roomNID, ids)
 	if err != nil {
 		return nil, err
 	}

@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 
+	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/matrix/authrule"
 	"github.com/konsil-health/konsil/internal/matrix/event"
@@ -37,11 +39,10 @@ func (s *Service) Accept(ctx context.Context, t *tenant.Tenant, origin id.Server
 	if !in {
 		return s.rescinded(ctx, t, r, origin, e)
 	}
-	known, err := s.known(ctx, t.ID, []id.Event{e.ID()})
-	if err != nil || len(known) > 0 {
+	if done, err := s.taken(ctx, t.ID, r, e.ID()); err != nil || done {
 		return err
 	}
-	missing, err := s.missingPrev(ctx, t.ID, e)
+	missing, err := s.missingPrev(ctx, t.ID, r, e)
 	if err != nil {
 		return err
 	}
@@ -53,9 +54,21 @@ func (s *Service) Accept(ctx context.Context, t *tenant.Tenant, origin id.Server
 	return s.take(ctx, t, origin, r, e)
 }
 
+// taken says whether an event is part of the room's graph already. An id that is taken in another room is refused (engine rule 16).
+func (s *Service) taken(ctx context.Context, t tenant.ID, r *Room, eid id.Event) (bool, error) {
+	found, err := s.Events(ctx, t, []id.Event{eid})
+	if err != nil || found[eid] == nil {
+		return false, err
+	}
+	if found[eid].RoomNID != r.NID {
+		return false, mxerror.Forbidden.With("The event id belongs to another room.")
+	}
+	return !found[eid].Outlier, nil
+}
+
 // missingPrev returns the prev events that are not part of the room's graph here.
-func (s *Service) missingPrev(ctx context.Context, t tenant.ID, e *event.Event) ([]id.Event, error) {
-	known, err := s.known(ctx, t, e.PrevEvents())
+func (s *Service) missingPrev(ctx context.Context, t tenant.ID, r *Room, e *event.Event) ([]id.Event, error) {
+	known, err := s.known(ctx, t, r.NID, e.PrevEvents())
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +104,7 @@ func (s *Service) fetchPrev(ctx context.Context, t *tenant.Tenant, origin id.Ser
 				fresh++
 			}
 		}
-		if latest, err = s.unknownPrev(ctx, t.ID, got, e); err != nil {
+		if latest, err = s.unknownPrev(ctx, t.ID, r, got, e); err != nil {
 			return err
 		}
 		if fresh == 0 || len(latest) == 0 {
@@ -99,22 +112,80 @@ func (s *Service) fetchPrev(ctx context.Context, t *tenant.Tenant, origin id.Ser
 		}
 		latest = citing(got, e, latest)
 	}
-	for _, f := range inOrder(got) {
-		known, err := s.known(ctx, t.ID, []id.Event{f.ID()})
-		if err != nil {
+	past, err := s.precedesJoin(ctx, t, r, got)
+	if err != nil {
+		return err
+	}
+	if len(past) > 0 {
+		if _, err := s.takeHistory(ctx, t, origin, r, past); err != nil {
 			return err
 		}
-		if len(known) == 0 {
-			if err := s.take(ctx, t, origin, r, f); err != nil {
-				return err
-			}
+	}
+	for _, f := range inOrder(got) {
+		done, err := s.taken(ctx, t.ID, r, f.ID())
+		if err == nil && !done {
+			err = s.take(ctx, t, origin, r, f)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
+// precedesJoin returns those of the fetched events that are older than a join of ours before which there is a gap: history of the time when this
+// server was not in the room, not news. Their depth says so; who lies about it only makes his events old.
+func (s *Service) precedesJoin(ctx context.Context, t *tenant.Tenant, r *Room, got map[id.Event]*event.Event) ([]*event.Event, error) {
+	rows, err := s.DB.Query(ctx, `SELECT DISTINCT e.event_id FROM event_gap g JOIN event e ON e.tenant = g.tenant AND e.event = g.event
+		WHERE g.tenant = $1 AND g.room = $2 AND e.type = 'm.room.member' AND NOT e.rejected LIMIT 1000`, int64(t.ID), r.NID)
+	ids, err := database.All(rows, err, database.Column[id.Event])
+	if err != nil || len(ids) == 0 {
+		return nil, err
+	}
+	joins, err := s.Events(ctx, t.ID, ids)
+	if err != nil {
+		return nil, err
+	}
+	depth := int64(0)
+	for _, e := range joins {
+		if e.Membership() == "join" && e.Sender().Server() == t.Name {
+			depth = max(depth, e.Depth())
+		}
+	}
+	var past []*event.Event
+	for _, e := range got {
+		if e.Depth() < depth {
+			past = append(past, e)
+		}
+	}
+	return past, nil
+}
+
+// beingCommitted returns those of the events that memory has before the database does.
+func (s *Service) beingCommitted(ctx context.Context, t tenant.ID, r *Room, ids []id.Event) ([]id.Event, error) {
+	known, err := s.known(ctx, t, r.NID, ids)
+	var out []id.Event
+	for eid, e := range known {
+		if e.Position == 0 && !e.Rejected && !e.SoftFailed && e.NID > 0 { // history has negative numbers
+			out = append(out, eid)
+		}
+	}
+	return out, err
+}
+
+// cited returns the least order number of live events that cite an event which is only now coming, or nil. h is the head in the turn.
+func (s *Service) cited(ctx context.Context, t tenant.ID, r *Room, h *head, eid id.Event) (*int64, error) {
+	var least *int64
+	err := s.DB.QueryRow(ctx, `SELECT MIN(g.topological) FROM event_gap g JOIN event e ON e.tenant = g.tenant AND e.event = g.event
+		WHERE g.tenant = $1 AND g.room = $2 AND g.missing_id = $3 AND NOT e.rejected AND NOT e.soft_failed`, int64(t), r.NID, string(eid)).Scan(&least)
+	if err == nil && least == nil && slices.Contains(h.gaps, eid) {
+		least = &h.topological
+	}
+	return least, err
+}
+
 // unknownPrev returns the prev events of got and e that are neither in got nor stored.
-func (s *Service) unknownPrev(ctx context.Context, t tenant.ID, got map[id.Event]*event.Event, e *event.Event) ([]id.Event, error) {
+func (s *Service) unknownPrev(ctx context.Context, t tenant.ID, r *Room, got map[id.Event]*event.Event, e *event.Event) ([]id.Event, error) {
 	var ask []id.Event
 	for _, p := range e.PrevEvents() {
 		if got[p] == nil {
@@ -128,7 +199,7 @@ func (s *Service) unknownPrev(ctx context.Context, t tenant.ID, got map[id.Event
 			}
 		}
 	}
-	known, err := s.known(ctx, t, ask)
+	known, err := s.known(ctx, t, r.NID, ask)
 	if err != nil {
 		return nil, err
 	}
@@ -238,15 +309,33 @@ type judgement struct {
 
 // appendJudged commits an event signed by somebody else, or one of ours that was built earlier; its bytes stay as they are.
 func (s *Service) appendJudged(ctx context.Context, t *tenant.Tenant, r *Room, e *event.Event, before State, j judgement) (*Event, error) {
-	return s.commit(ctx, t, r, func(h *head) (addition, error) {
+	again := false
+	stored, err := s.commit(ctx, t, r, func(h *head) (addition, error) {
+		if again { // the guard may have met this very event, come by another way
+			if err := s.notStored(ctx, t.ID, e.ID()); err != nil {
+				return addition{}, err
+			}
+		}
+		again = true
 		current, err := s.loadSnapshot(ctx, t.ID, h.snapshot)
 		if err != nil {
 			return addition{}, err
 		}
 		a := addition{event: e, rejected: j.rejected, softFailed: j.softFailed, missing: j.missing, send: j.send, txn: j.txn}
+		if a.cited, err = s.cited(ctx, t.ID, r, h, e.ID()); err != nil {
+			return addition{}, err
+		}
+		if a.unsure, err = s.beingCommitted(ctx, t.ID, r, e.PrevEvents()); err != nil {
+			return addition{}, err
+		}
 		a.before, a.stmts = current.next(t.ID, r.NID, before)
 		if j.rejected == "" && j.softFailed == "" && a.before.number != current.number {
-			if err := s.allowed(ctx, t.ID, e, current.state); err != nil {
+			// The current state is that of all ends of the graph that we know, this one included: behind a gap it knows what ours do not.
+			now, err := s.resolve(ctx, t.ID, r, []State{current.state, before}, nil)
+			if err != nil {
+				return addition{}, err
+			}
+			if err := s.allowed(ctx, t.ID, e, now); err != nil {
 				if !errors.Is(err, authrule.ErrNotAllowed) {
 					return addition{}, err
 				}
@@ -255,10 +344,31 @@ func (s *Service) appendJudged(ctx context.Context, t *tenant.Tenant, r *Room, e
 		}
 		return a, nil
 	})
+	if errors.Is(err, errStored) {
+		s.events.Invalidate(eventKey{t.ID, e.ID()})
+		return s.Event(ctx, t.ID, e.ID())
+	}
+	return stored, err
+}
+
+// errStored: the event has become part of the room meanwhile.
+var errStored = errors.New("event is stored already")
+
+func (s *Service) notStored(ctx context.Context, t tenant.ID, eid id.Event) error {
+	var n int
+	err := s.DB.QueryRow(ctx, "SELECT COUNT(*) FROM event_id i JOIN event e ON e.tenant = i.tenant AND e.event = i.event WHERE i.tenant = $1 AND i.event_id = $2 AND NOT e.outlier",
+		int64(t), string(eid)).Scan(&n)
+	if err == nil && n > 0 {
+		err = errStored
+	}
+	return err
 }
 
 // checkAuthEvents authorises an event by its own auth events, fetching those that are missing. It returns why the event is rejected, or "".
 func (s *Service) checkAuthEvents(ctx context.Context, t *tenant.Tenant, origin id.Server, r *Room, e *event.Event) (string, error) {
+	if reason := unstorable(e); reason != "" {
+		return reason, nil
+	}
 	if err := s.fetchAuth(ctx, t, origin, r, e); err != nil {
 		return "", err
 	}
@@ -331,11 +441,16 @@ func (s *Service) fetchAuth(ctx context.Context, t *tenant.Tenant, origin id.Ser
 			return err
 		}
 	}
+	var last id.Event
 	for n := 0; n < authFetches; n++ { // one by one what the answer left out
 		missing, err := s.unstored(ctx, t.ID, e.AuthEvents())
 		if err != nil || len(missing) == 0 {
 			return err
 		}
+		if missing[0] == last { // it was had and could not be stored: what it rests on is nowhere, or itself
+			break
+		}
+		last = missing[0]
 		f, err := s.Remote.Event(ctx, t, origin, r, missing[0])
 		if err != nil {
 			return err
@@ -358,7 +473,7 @@ func (s *Service) fetchAuth(ctx context.Context, t *tenant.Tenant, origin id.Ser
 			return err
 		}
 	}
-	return mxerror.NotFound.With("Too many auth events are missing.")
+	return mxerror.NotFound.With("Auth events are missing and could not be had.")
 }
 
 // unstored returns which events are not stored in any form.
@@ -378,7 +493,7 @@ func (s *Service) unstored(ctx context.Context, t tenant.ID, ids []id.Event) ([]
 
 // stateBefore computes the state before an event from its prev events; for prev events that we lack it asks the origin for their state.
 func (s *Service) stateBefore(ctx context.Context, t *tenant.Tenant, origin id.Server, r *Room, e *event.Event) (State, []id.Event, error) {
-	known, err := s.known(ctx, t.ID, e.PrevEvents())
+	known, err := s.known(ctx, t.ID, r.NID, e.PrevEvents())
 	if err != nil {
 		return nil, nil, err
 	}

@@ -19,7 +19,11 @@ import (
 // when both events are known and the redactor may).
 // An own event cannot have been redacted before it was made.
 func (s *Service) redactions(ctx context.Context, t *tenant.Tenant, e *Event, live, own bool, p *stream.Plan) error {
-	if target := e.Redacts(); e.Type() == "m.room.redaction" && target != "" {
+	if e.Type() == "m.room.redaction" && e.Redacts() != "" {
+		target, err := id.ParseEvent(string(e.Redacts()))
+		if err != nil {
+			return nil //nolint:nilerr // nothing has such an id, so nothing is redacted
+		}
 		p.Rows = append(p.Rows, stream.Statement{SQL: "INSERT INTO redaction (tenant, redacts, event_id) VALUES ($1, $2, $3) ON CONFLICT (tenant, redacts, event_id) DO NOTHING",
 			Args: []any{int64(t.ID), string(target), string(e.ID())}})
 		if !live {

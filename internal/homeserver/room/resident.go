@@ -136,7 +136,7 @@ func (s *Service) AcceptMember(ctx context.Context, t *tenant.Tenant, origin id.
 		return nil, mxerror.Forbidden.With("%s", refused)
 	}
 	e = policed
-	missing, err := s.missingPrev(ctx, t.ID, e)
+	missing, err := s.missingPrev(ctx, t.ID, r, e)
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +202,7 @@ func (s *Service) admit(ctx context.Context, t *tenant.Tenant, origin id.Server,
 	if err := s.allowed(ctx, t.ID, e, before); err != nil {
 		return nil, forbidden(err)
 	}
-	known, err := s.known(ctx, t.ID, []id.Event{e.ID()})
+	known, err := s.known(ctx, t.ID, r.NID, []id.Event{e.ID()})
 	if err != nil || len(known) > 0 { // the same request again
 		return before, err
 	}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -144,6 +145,9 @@ var errRepeated = errors.New("repeated transaction")
 
 // draft builds and signs an event on a head.
 func (s *Service) draft(ctx context.Context, t *tenant.Tenant, r *Room, h *head, d Draft, decide func(State, *Draft) error) (*event.Event, snapshot, error) {
+	if strings.Contains(d.Type, "\x00") || d.StateKey != nil && strings.Contains(*d.StateKey, "\x00") {
+		return nil, snapshot{}, mxerror.InvalidParam.With("Types and state keys hold no NUL.")
+	}
 	before, err := s.loadSnapshot(ctx, t.ID, h.snapshot)
 	if err != nil {
 		return nil, snapshot{}, err

@@ -58,7 +58,7 @@ func (s *Service) Receive(ctx context.Context, t *tenant.Tenant, origin id.Serve
 	if !in {
 		return s.Accept(ctx, t, origin, e)
 	}
-	missing, err := s.missingPrev(ctx, t.ID, e)
+	missing, err := s.missingPrev(ctx, t.ID, r, e)
 	if err != nil {
 		return err
 	}

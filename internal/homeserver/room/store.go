@@ -86,14 +86,14 @@ func (s *Service) Events(ctx context.Context, t tenant.ID, ids []id.Event) (map[
 	return out, nil
 }
 
-// known returns which of the events are stored as part of a room's graph, that is not as outliers.
-func (s *Service) known(ctx context.Context, t tenant.ID, ids []id.Event) (map[id.Event]*Event, error) {
+// known returns which of the events are stored as part of the room's graph, that is not as outliers and not in another room (engine rule 16).
+func (s *Service) known(ctx context.Context, t tenant.ID, roomNID int64, ids []id.Event) (map[id.Event]*Event, error) {
 	found, err := s.Events(ctx, t, ids)
 	if err != nil {
 		return nil, err
 	}
 	for eid, e := range found {
-		if e.Outlier {
+		if e.Outlier || e.RoomNID != roomNID {
 			delete(found, eid)
 		}
 	}

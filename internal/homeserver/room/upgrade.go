@@ -5,6 +5,7 @@ package room
 import (
 	"context"
 	"errors"
+	"strconv"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -12,6 +13,8 @@ import (
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/policy"
+	"github.com/konsil-health/konsil/internal/matrix/authrule"
+	"github.com/konsil-health/konsil/internal/matrix/canonicaljson"
 	"github.com/konsil-health/konsil/internal/matrix/event"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
@@ -112,6 +115,11 @@ func (s *Service) takeOver(ctx context.Context, t *tenant.Tenant, state State, r
 			if req.PowerLevels, err = upgradedLevels(e.Content(), user, creators, privileged); err != nil {
 				return err
 			}
+			if !privileged && create.Version().PrivilegedCreators { // who stood above the levels needs one now
+				if req.PowerLevels, err = withCreators(req.PowerLevels, append(authrule.Creators(create), user)); err != nil {
+					return err
+				}
+			}
 		default:
 			req.InitialState = append(req.InitialState, policy.StateEvent{Type: typ, Content: e.Content()})
 		}
@@ -137,6 +145,39 @@ func upgradedLevels(content jsontext.Value, user id.User, creators []id.User, pr
 	delete(users, string(user))
 	for _, c := range creators {
 		delete(users, string(c))
+	}
+	raw, err := json.Marshal(users)
+	if err != nil {
+		return nil, err
+	}
+	levels["users"] = raw
+	return json.Marshal(levels)
+}
+
+// withCreators gives the creators of a version 12 room the level that creators have in earlier ones.
+func withCreators(content jsontext.Value, creators []id.User) (jsontext.Value, error) {
+	var levels, users map[string]jsontext.Value
+	if err := json.Unmarshal(content, &levels); err != nil {
+		return nil, err
+	}
+	if raw, ok := levels["users"]; ok {
+		if err := json.Unmarshal(raw, &users); err != nil {
+			return nil, err
+		}
+	}
+	if users == nil {
+		users = map[string]jsontext.Value{}
+	}
+	highest := int64(100) // what needs more than that could not be done by anybody
+	for _, level := range canonicaljson.Members(levels["events"]) {
+		if n, ok := canonicaljson.Int(level); ok {
+			highest = max(highest, n)
+		}
+	}
+	for _, c := range creators {
+		if _, has := users[string(c)]; !has {
+			users[string(c)] = strconv.AppendInt(nil, highest, 10)
+		}
 	}
 	raw, err := json.Marshal(users)
 	if err != nil {
