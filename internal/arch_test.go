@@ -56,6 +56,7 @@ var order = []string{
 	"internal/homeserver/oauth",
 	"internal/homeserver/room",
 	"internal/homeserver/space",
+	"internal/homeserver/delayed",
 	"internal/homeserver/timeline",
 	"internal/homeserver/ephemeral",
 	"internal/homeserver/encryption",

@@ -39,6 +39,7 @@ func accountConfig(c *config.Config) account.Config {
 	case config.RegistrationToken:
 		a.Registration, a.RegistrationTokens = account.RegistrationToken, c.Registration.Tokens
 	}
+	a.LiveKit = c.Calls.LiveKit
 	a.BaseURL = func(*tenant.Tenant) string { return c.PublicURL }
 	delegated := map[id.Server]string{}
 	for _, t := range c.Tenants {

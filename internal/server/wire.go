@@ -24,6 +24,7 @@ import (
 	"github.com/konsil-health/konsil/internal/homeserver/account"
 	"github.com/konsil-health/konsil/internal/homeserver/appservice"
 	"github.com/konsil-health/konsil/internal/homeserver/clientsync"
+	"github.com/konsil-health/konsil/internal/homeserver/delayed"
 	"github.com/konsil-health/konsil/internal/homeserver/encryption"
 	"github.com/konsil-health/konsil/internal/homeserver/ephemeral"
 	"github.com/konsil-health/konsil/internal/homeserver/federation"
@@ -152,6 +153,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		return nil, err
 	}
 	var bridges *appservice.Service
+	var later *delayed.Service
 	var issuer *oauth.Service
 	var syncs *clientsync.Service
 	accounts = account.New(account.Options{
@@ -215,6 +217,9 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		Exists:   accounts.Exists,
 		Class:    push.Class,
 		MayAlias: services.MayAlias,
+		Delay: func(ctx context.Context, r *httpapi.Request, d room.Draft) (string, error) {
+			return later.Delay(ctx, r, d)
+		},
 		FindAlias: func(ctx context.Context, t *tenant.Tenant, alias id.Alias) (bool, error) {
 			return bridges.FindAlias(ctx, t, alias)
 		},
@@ -228,6 +233,9 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 			if err := n.federation.Relay(ctx, t, e, state, plan); err != nil { // first: it looks at the room's own destinations
 				return err
 			}
+			if err := later.Stored(ctx, t, e, plan); err != nil {
+				return err
+			}
 			if err := notifications.Highlights(ctx, t, e, state, plan); err != nil {
 				return err
 			}
@@ -237,6 +245,8 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	n.federation.SetRooms(rooms)
 	n.ends(func() error { rooms.Close(); return nil })
 	n.ends(func() error { n.federation.Close(); return nil })
+	later = delayed.New(delayed.Options{DB: n.db, Tenants: n.tenants, Rooms: rooms, Log: log})
+	n.ends(func() error { later.Close(); return nil })
 	feed.SetMembers(rooms.WaitingMembers)
 	spaces := space.New(space.Options{Rooms: rooms, Remote: n.federation.Hierarchy})
 	n.federation.Spaces = spaces
@@ -296,6 +306,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	n.router.Add(keys.Routes()...)
 	n.router.Add(files.Routes()...)
 	n.router.Add(bridges.Routes()...)
+	n.router.Add(later.Routes()...)
 	n.router.Add(n.federation.Routes()...)
 	if c.HasRole(config.RoleRegistry) {
 		if n.registry, err = n.registration(c, ring, log); err != nil {
@@ -309,7 +320,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		}
 	}
 
-	n.starts = append(n.starts, n.federation.Start, bridges.Start, notifications.Start, func() {
+	n.starts = append(n.starts, n.federation.Start, bridges.Start, notifications.Start, later.Start, func() {
 		if err := rooms.Resume(context.WithoutCancel(ctx)); err != nil {
 			log.Error("staged events were not taken up", "error", err)
 		}

@@ -34,6 +34,7 @@ type Config struct {
 	Mail              Mail         `key:"mail"`
 	TURN              TURN         `key:"turn"`
 	Previews          Previews     `key:"previews"`
+	Calls             Calls        `key:"calls"`
 	Telematik         Telematik    `key:"telematik"`
 	Central           Central      `key:"central"`
 	Logging           Logging      `key:"logging"`
@@ -196,6 +197,11 @@ type Media struct {
 	RemoteCache   Size   `key:"remote_cache"`
 	MaxPixels     int    `key:"max_pixels"`
 	LegacyEnabled bool   `key:"legacy_unauthenticated"`
+}
+
+// Calls holds what concerns calls of several people (MatrixRTC).
+type Calls struct {
+	LiveKit []string `key:"livekit"`
 }
 
 // Telematik holds what concerns the national network.

@@ -94,6 +94,8 @@ var keys = []key{
 	{"previews.max_page", "5MiB", "How much of a page is read at most."},
 	{"previews.timeout", "10s", "How long a page may take."},
 
+	{"calls.livekit", "[]", "Addresses of services that hand out tokens for calls over LiveKit (MSC4195), as clients are told them. Empty: no calls of several people."},
+
 	{"telematik.federation_list", "", "Address from which the signed federation list is fetched, in TI mode."},
 	{"telematik.directory", "", "Address of the VZD-FHIR directory, in TI mode."},
 	{"telematik.card_roots", "[]", "PEM files with the roots of card certificates."},

@@ -26,6 +26,11 @@ var unstableFeatures = map[string]bool{
 	"uk.tcpip.msc4133":              true,
 	"uk.tcpip.msc4133.stable":       true,
 	"org.matrix.simplified_msc3575": true,
+	"org.matrix.msc4140":            true,
+	"org.matrix.msc4143":            true,
+	"org.matrix.msc3814":            true,
+	"org.matrix.msc3814.v1":         true,
+	"fi.mau.msc2659.stable":         true,
 }
 
 type versionsReply struct {
@@ -92,6 +97,7 @@ type baseURL struct {
 // clientDetails is the document of /.well-known/matrix/client, which login answers too.
 type clientDetails struct {
 	HomeServer     baseURL         `json:"m.homeserver"`
+	Foci           []transport     `json:"org.matrix.msc4143.rtc_foci,omitempty"`
 	Authentication *authentication `json:"org.matrix.msc2965.authentication,omitempty"`
 }
 
@@ -109,7 +115,7 @@ func (s *Service) clientDetails(t *tenant.Tenant) *clientDetails {
 	if url == "" {
 		return nil
 	}
-	return &clientDetails{HomeServer: baseURL{url}}
+	return &clientDetails{HomeServer: baseURL{url}, Foci: s.transports()}
 }
 
 func (s *Service) wellKnownClient(_ context.Context, r *httpapi.Request) (any, error) {
@@ -121,6 +127,29 @@ func (s *Service) wellKnownClient(_ context.Context, r *httpapi.Request) (any, e
 		return d, nil
 	}
 	return nil, mxerror.NotFound.With("no client address is configured")
+}
+
+// transport is what carries the media of calls (MSC4143, MSC4195).
+type transport struct {
+	Type    string `json:"type"`
+	LiveKit string `json:"livekit_service_url"`
+}
+
+type transportsReply struct {
+	Transports []transport `json:"rtc_transports"`
+}
+
+func (s *Service) transports() []transport {
+	list := make([]transport, len(s.o.Config.LiveKit))
+	for i, url := range s.o.Config.LiveKit {
+		list[i] = transport{"livekit", url}
+	}
+	return list
+}
+
+// rtcTransports answers which services carry calls here. Older clients read the same in /.well-known/matrix/client.
+func (s *Service) rtcTransports(context.Context, *httpapi.Request) (any, error) {
+	return transportsReply{s.transports()}, nil
 }
 
 type serverDetails struct {

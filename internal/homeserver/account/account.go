@@ -100,6 +100,8 @@ type Config struct {
 	FederationHost func(t *tenant.Tenant) string
 	// SupportPage and SupportEmail answer /.well-known/matrix/support; both empty: 404.
 	SupportPage, SupportEmail string
+	// LiveKit are the addresses of the services that hand out tokens for calls over LiveKit.
+	LiveKit []string
 	// PasswordLogin turned off hides m.login.password.
 	NoPasswordLogin bool
 }

@@ -110,6 +110,19 @@ func (s *Service) putDevice(ctx context.Context, r *httpapi.Request) (any, error
 	return nil, err
 }
 
+// AddDevice makes a device that nobody is signed in on. Error: M_INVALID_PARAM when its id is taken or not allowed.
+func (s *Service) AddDevice(ctx context.Context, t *tenant.Tenant, user id.User, device id.Device, name string) error {
+	if err := s.checkDevice(ctx, t, user, device); err != nil {
+		return err
+	}
+	n, err := s.db.Exec(ctx, `INSERT INTO device (tenant, user_id, device, display_name, last_seen, last_seen_ip, created)
+		VALUES ($1, $2, $3, $4, $5, '', $5) ON CONFLICT DO NOTHING`, int64(t.ID), string(user), string(device), truncate(name, maxDeviceName), s.now())
+	if err == nil && n == 0 {
+		err = mxerror.InvalidParam.With("you have a device of this id already")
+	}
+	return err
+}
+
 // createDevice is for application services (since v1.17).
 func (s *Service) createDevice(ctx context.Context, r *httpapi.Request, device id.Device, name *string) (any, error) {
 	if r.Session.AppService == "" {

@@ -29,6 +29,7 @@ func (s *Service) Routes() []httpapi.Route {
 		{Method: get, Path: "/.well-known/matrix/server", Access: public, Rate: limit.Public, Shared: httpapi.Hidden, Handle: s.wellKnownServer},
 		{Method: get, Path: "/.well-known/matrix/support", Access: public, Rate: limit.Public, Shared: httpapi.ForProvider, Handle: s.wellKnownSupport},
 		{Method: get, Path: v3 + "/capabilities", Access: any, Rate: read, Handle: s.capabilities},
+		{Method: get, Path: client + "/unstable/org.matrix.msc4143/rtc/transports", Access: any, Rate: read, Handle: s.rtcTransports},
 
 		{Method: post, Path: v3 + "/register", Access: public, Rate: limit.Register, Handle: s.register},
 		{Method: get, Path: v3 + "/register/available", Access: public, Rate: limit.Login, Handle: s.registerAvailable},

@@ -61,7 +61,7 @@ func (s *Service) DevicesRemoved(ctx context.Context, t *tenant.Tenant, user id.
 	}
 	var changes []change
 	for _, d := range devices {
-		for _, table := range []string{"device_key", "one_time_key", "fallback_key", "to_device", "to_device_txn"} {
+		for _, table := range []string{"device_key", "one_time_key", "fallback_key", "to_device", "to_device_txn", "dehydrated_device"} {
 			plan.Rows = append(plan.Rows, stream.Statement{SQL: "DELETE FROM " + table + " WHERE tenant = $1 AND user_id = $2 AND device = $3",
 				Args: []any{int64(t.ID), string(user), string(d)}})
 		}

@@ -18,6 +18,7 @@ func (s *Service) Routes() []httpapi.Route {
 		v3          = "/_matrix/client/v3"
 		r0          = "/_matrix/client/r0"
 		backup      = v3 + "/room_keys"
+		dehydrated  = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
 		user        = httpapi.User
 		read, write = limit.Read, limit.Write
 	)
@@ -29,6 +30,11 @@ func (s *Service) Routes() []httpapi.Route {
 		{Method: "POST", Path: v3 + "/keys/device_signing/upload", Access: user, Rate: write, Handle: s.uploadCrossSigning},
 		{Method: "POST", Path: v3 + "/keys/signatures/upload", Access: user, Rate: write, Handle: s.uploadSignatures},
 		{Method: "PUT", Path: v3 + "/sendToDevice/{eventType}/{txnId}", Access: user, Rate: limit.Send, Handle: s.sendToDevice},
+
+		{Method: "PUT", Path: dehydrated, Access: user, Rate: write, Handle: s.putDehydrated},
+		{Method: "GET", Path: dehydrated, Access: user, Rate: read, Handle: s.getDehydrated},
+		{Method: "DELETE", Path: dehydrated, Access: user, Rate: write, Handle: s.deleteDehydrated},
+		{Method: "POST", Path: dehydrated + "/{deviceId}/events", Access: user, Rate: read, Handle: s.dehydratedMessages},
 
 		{Method: "POST", Path: backup + "/version", Access: user, Rate: write, Handle: s.createBackup},
 		{Method: "GET", Path: backup + "/version", Access: user, Rate: read, Handle: s.getBackup},
@@ -43,8 +49,10 @@ func (s *Service) Routes() []httpapi.Route {
 			httpapi.Route{Method: "DELETE", Path: backup + path, Access: user, Rate: write, Handle: s.deleteSessions})
 	}
 	for _, r := range routes {
-		r.Path = r0 + strings.TrimPrefix(r.Path, v3)
-		routes = append(routes, r)
+		if rest, ok := strings.CutPrefix(r.Path, v3); ok {
+			r.Path = r0 + rest
+			routes = append(routes, r)
+		}
 	}
 	return routes
 }

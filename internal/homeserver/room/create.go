@@ -287,7 +287,8 @@ func powerLevels(v *roomversion.Version, creator id.User, req policy.CreateRoom)
 		}
 	}
 	events := map[string]any{"m.room.name": 50, "m.room.avatar": 50, "m.room.power_levels": 100, "m.room.history_visibility": 100,
-		"m.room.canonical_alias": 50, "m.room.tombstone": 100, "m.room.server_acl": 100, "m.room.encryption": 100}
+		"m.room.canonical_alias": 50, "m.room.tombstone": 100, "m.room.server_acl": 100, "m.room.encryption": 100,
+		"org.matrix.msc3401.call.member": 0} // everybody may take part in a call
 	if v.PrivilegedCreators {
 		events["m.room.tombstone"] = 150
 	}

@@ -50,6 +50,18 @@ func timestamp(r *httpapi.Request) (int64, error) {
 	return int64(ts), err
 }
 
+// later keeps an event that is to be sent later and returns the answer to its request; nil for one that is to be sent now.
+func (s *Service) later(ctx context.Context, r *httpapi.Request, d Draft) (any, error) {
+	if s.Delay == nil || r.HTTP.URL.RawQuery == "" {
+		return nil, nil
+	}
+	delayID, err := s.Delay(ctx, r, d)
+	if err != nil || delayID == "" {
+		return nil, err
+	}
+	return map[string]any{"delay_id": delayID}, nil
+}
+
 func (s *Service) handleSend(ctx context.Context, r *httpapi.Request) (any, error) {
 	room, err := r.Room()
 	if err != nil {
@@ -67,6 +79,9 @@ func (s *Service) handleSend(ctx context.Context, r *httpapi.Request) (any, erro
 		Txn: &Txn{Device: r.Session.Device, Scope: "send " + string(room) + " " + r.Var("eventType"), ID: r.Var("txnId")}}
 	if d.Type == "m.room.redaction" {
 		d.Redacts = id.Event(stringField(body, "redacts"))
+	}
+	if later, err := s.later(ctx, r, d); later != nil || err != nil {
+		return later, err
 	}
 	eid, err := s.Send(ctx, r.Tenant, d)
 	return map[string]any{"event_id": eid}, err
@@ -87,6 +102,9 @@ func (s *Service) handleState(ctx context.Context, r *httpapi.Request) (any, err
 	}
 	d := stateDraft(r.Var("eventType"), r.Var("stateKey"), body)
 	d.Room, d.Sender, d.Timestamp = room, r.Session.User, ts
+	if later, err := s.later(ctx, r, d); later != nil || err != nil {
+		return later, err
+	}
 	switch d.Type {
 	case "m.room.canonical_alias":
 		if err := s.checkCanonical(ctx, r.Tenant, d); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/database"
+	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/keyring"
 	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
@@ -55,6 +56,8 @@ type Options struct {
 	FindUser  func(ctx context.Context, t *tenant.Tenant, user id.User) (bool, error)
 	// Networks, when set, lists the rooms that application services list for a third-party network instance, or for all of them ("").
 	Networks func(ctx context.Context, t tenant.ID, instance string) ([]int64, error)
+	// Delay, when set, keeps the event of a request that wants it to be sent later and returns its delay id, nothing for any other request.
+	Delay func(ctx context.Context, r *httpapi.Request, d Draft) (string, error)
 	// Stored is told of every plan before it is handed over, so that slices may add rows to an event's transaction (push highlights); nil
 	// for none.
 	Stored func(ctx context.Context, t tenant.ID, e *Event, state State, plan *stream.Plan) error
