@@ -72,7 +72,7 @@ fuzz: needs-go ## Fuzz every parser for FUZZTIME each
 	@mkdir -p $(TOOLS)
 	$(call fuzzall,$(FUZZTIME),internal cmd)
 
-bench: build ## Measure (BENCH=send|tenants, DATABASE=sqlite|postgres)
+bench: build ## Measure (BENCH=send|tenants|resolve, DATABASE=sqlite|postgres)
 	@./konsil bench $(BENCH) --database $(DATABASE) $(ARGS)
 
 fmt: needs-go ## Format all Go files

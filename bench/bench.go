@@ -47,7 +47,7 @@ type Report struct {
 }
 
 // Names lists the benches.
-func Names() []string { return []string{"send", "tenants"} }
+func Names() []string { return []string{"send", "tenants", "resolve"} }
 
 // Run runs a bench. It ends by itself; when ctx ends first it stops and cleans up at once.
 func Run(ctx context.Context, name string, o Options) (*Report, error) {
@@ -76,6 +76,9 @@ func Run(ctx context.Context, name string, o Options) (*Report, error) {
 		return r, send(ctx, o, r)
 	case "tenants":
 		return r, tenants(ctx, o, r)
+	case "resolve":
+		r.Database = "no database"
+		return r, resolve(ctx, o, r)
 	}
 	return nil, fmt.Errorf("bench %q: there are %s", name, strings.Join(Names(), ", "))
 }

@@ -13,7 +13,7 @@ import (
 
 // benchCommand is konsil bench.
 type benchCommand struct {
-	Name     string        `arg:"" enum:"send,tenants" help:"What to measure: send (durable messages per second), tenants (what idle tenants cost)."`
+	Name     string        `arg:"" enum:"send,tenants,resolve" help:"What to measure: send (durable messages per second), tenants (what idle tenants cost), resolve (state resolution by conflicted events)."`
 	Database string        `enum:"sqlite,postgres" default:"sqlite" help:"sqlite or postgres."`
 	Postgres string        `placeholder:"URL" help:"PostgreSQL server, on which a schema is made and dropped. Default: postgres on 127.0.0.1:5432."`
 	Folder   string        `type:"path" placeholder:"DIR" help:"Where data lies meanwhile. Should be a real disk. Default: the system's temporary folder."`
