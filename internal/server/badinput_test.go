@@ -77,6 +77,12 @@ func (w *walker) ask(method, path, host, token string, body []byte) answer {
 	if json.Unmarshal(text, &e) == nil && e.Error != "" {
 		a.errcode = e.Code
 	}
+	if strings.HasPrefix(path, "/_matrix/oauth2/") && a.errcode == "" {
+		a.errcode = e.Error // RFC 6749, section 5.2
+	}
+	if strings.HasPrefix(res.Header.Get("Content-Type"), "text/html") && strings.Contains(a.body, "<h1>") {
+		a.errcode = "a page for people"
+	}
 	if a.status >= 400 && a.errcode == "" && len(text) > 0 && !(a.status == 401 && strings.Contains(a.body, `"flows"`)) { // user-interactive authentication
 		w.Errorf("%s %s: %d is no standard error: %q", method, path, a.status, text)
 	}
