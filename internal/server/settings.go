@@ -51,8 +51,20 @@ func accountConfig(c *config.Config) account.Config {
 	return a
 }
 
-func oauthConfig(c *config.Config) oauth.Config {
-	return oauth.Config{PublicURL: c.PublicURL, Registration: c.Registration.Mode == config.RegistrationOpen}
+func oauthConfig(c *config.Config) (oauth.Config, error) {
+	pool, err := roots(c.CA)
+	if err != nil {
+		return oauth.Config{}, err
+	}
+	providers := map[id.Server]*oauth.Provider{}
+	for _, t := range c.Tenants {
+		if p := t.Provider; p.Issuer != "" {
+			providers[t.Name] = &oauth.Provider{Issuer: p.Issuer, Name: p.Name, ClientID: p.ClientID, ClientSecret: p.ClientSecret, Scopes: p.Scopes,
+				Localpart: p.LocalpartClaim, DisplayName: p.DisplayNameClaim, ACR: p.RequireACR, AMR: p.RequireAMR}
+		}
+	}
+	return oauth.Config{PublicURL: c.PublicURL, Registration: c.Registration.Mode == config.RegistrationOpen, Roots: pool, PrivateAddresses: c.PrivateAddresses,
+		Provider: func(t *tenant.Tenant) *oauth.Provider { return providers[t.Name] }}, nil
 }
 
 // sendMail is how mail is sent, nil where it is not.

@@ -180,8 +180,9 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		DeviceForbidden: func(ctx context.Context, t *tenant.Tenant, user id.User, device id.Device) (bool, error) {
 			return keys.DeviceForbidden(ctx, t, user, device)
 		},
-		Issuer:      func(r *httpapi.Request) (string, string) { return issuer.Issuer(r) },
-		AccountPage: func(r *httpapi.Request, query url.Values) string { return issuer.AccountPage(r, query) },
+		IdentityProviders: func(t *tenant.Tenant) []account.IdentityProvider { return issuer.IdentityProviders(t) },
+		Issuer:            func(r *httpapi.Request) (string, string) { return issuer.Issuer(r) },
+		AccountPage:       func(r *httpapi.Request, query url.Values) string { return issuer.AccountPage(r, query) },
 		PasswordChanged: func(ctx context.Context, t *tenant.Tenant, user id.User) error {
 			return issuer.EndBrowsers(ctx, t, user)
 		},
@@ -190,7 +191,11 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		},
 	})
 	n.accounts = accounts
-	issuer = oauth.New(oauth.Options{DB: n.db, Tenants: n.tenants, Accounts: accounts, Policy: rules, Log: log, Limiter: limiter, Config: oauthConfig(c)})
+	oauthOptions, err := oauthConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	issuer = oauth.New(oauth.Options{DB: n.db, Tenants: n.tenants, Accounts: accounts, Policy: rules, Log: log, Limiter: limiter, Config: oauthOptions})
 	federationOptions, err := federationConfig(c)
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/mail"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -101,6 +102,38 @@ func (l *loader) tenants(c *Config) {
 			l.fail(path, "%s is there twice", name)
 		}
 		seen[name] = true
+		l.identityProvider(fmt.Sprintf("tenants[%d].identity_provider", i), &c.Tenants[i].Provider)
+	}
+}
+
+// identityProvider checks a tenant's OpenID Connect provider and fills in what follows from the rest.
+func (l *loader) identityProvider(path string, p *IdentityProvider) {
+	if p.Issuer == "" {
+		if p.ClientID != "" || p.ClientSecret != "" {
+			l.fail(path+".issuer", "missing, although there is a client_id or client_secret")
+		}
+		return
+	}
+	u, err := url.Parse(p.Issuer)
+	loopback := err == nil && (u.Hostname() == "localhost" || u.Hostname() == "127.0.0.1" || u.Hostname() == "::1")
+	switch {
+	case err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "https" && !(u.Scheme == "http" && loopback):
+		l.fail(path+".issuer", "%q is no https address without query", p.Issuer)
+		return
+	case p.ClientID == "":
+		l.fail(path+".client_id", "missing")
+	}
+	if p.Name == "" {
+		p.Name = u.Hostname()
+	}
+	if len(p.Scopes) == 0 {
+		p.Scopes = []string{"profile"}
+	}
+	if p.LocalpartClaim == "" {
+		p.LocalpartClaim = "preferred_username"
+	}
+	if p.DisplayNameClaim == "" {
+		p.DisplayNameClaim = "name"
 	}
 }
 

@@ -80,12 +80,26 @@ type Database struct {
 
 // Tenant is a server that must exist at start; it is made when it does not.
 type Tenant struct {
-	Name            id.Server `key:"name"`
-	DisplayName     string    `key:"display_name"`
-	TelematikID     string    `key:"telematik_id"`
-	Insurance       bool      `key:"insurance"`
-	ClientHosts     []string  `key:"client_hosts"`
-	FederationHosts []string  `key:"federation_hosts"`
+	Name            id.Server        `key:"name"`
+	DisplayName     string           `key:"display_name"`
+	TelematikID     string           `key:"telematik_id"`
+	Insurance       bool             `key:"insurance"`
+	ClientHosts     []string         `key:"client_hosts"`
+	FederationHosts []string         `key:"federation_hosts"`
+	Provider        IdentityProvider `key:"identity_provider"`
+}
+
+// IdentityProvider is an OpenID Connect provider by which a tenant's people sign in; without an issuer there is none.
+type IdentityProvider struct {
+	Issuer           string   `key:"issuer"`
+	Name             string   `key:"name"`
+	ClientID         string   `key:"client_id"`
+	ClientSecret     string   `key:"client_secret"`
+	Scopes           []string `key:"scopes"`
+	LocalpartClaim   string   `key:"localpart_claim"`
+	DisplayNameClaim string   `key:"display_name_claim"`
+	RequireACR       []string `key:"require_acr"`
+	RequireAMR       []string `key:"require_amr"`
 }
 
 // UnmarshalText lets a tenant be written as its name alone.

@@ -54,6 +54,8 @@ type Options struct {
 	Acquainted func(ctx context.Context, t *tenant.Tenant, user id.User) (map[id.User]struct{}, error)
 	// PasswordChanged signs a user out of what is not a device: browsers on the account pages.
 	PasswordChanged func(ctx context.Context, t *tenant.Tenant, user id.User) error
+	// IdentityProviders are the ways of single sign-on of a tenant, where there is more than one; nil otherwise.
+	IdentityProviders func(t *tenant.Tenant) []IdentityProvider
 	// Issuer names the OAuth 2.0 issuer and the account page for discovery in /.well-known/matrix/client; nil without one.
 	Issuer func(r *httpapi.Request) (issuer, accountPage string)
 	// AccountPage is the address of the server's account page on the host of the request, with a query; nil where there are no pages.

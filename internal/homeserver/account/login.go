@@ -30,24 +30,35 @@ const (
 const loginTokenLife = 2 * time.Minute
 
 type flow struct {
-	Type          string `json:"type"`
-	GetLoginToken bool   `json:"get_login_token,omitzero"`
+	Type          string             `json:"type"`
+	GetLoginToken bool               `json:"get_login_token,omitzero"`
+	Providers     []IdentityProvider `json:"identity_providers,omitempty"`
 	// Preferred tells clients that know OAuth 2.0 only by name to offer nothing else, by its specified name and by the one from before.
 	Preferred    bool `json:"oauth_aware_preferred,omitzero"`
 	PreferredOld bool `json:"org.matrix.msc3824.delegated_oidc_compatibility,omitzero"`
+}
+
+// IdentityProvider is a way of single sign-on (client-server API, "m.login.sso flow schema").
+type IdentityProvider struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
 }
 
 type flowsReply struct {
 	Flows []flow `json:"flows"`
 }
 
-func (s *Service) loginFlows(context.Context, *httpapi.Request) (any, error) {
+func (s *Service) loginFlows(_ context.Context, r *httpapi.Request) (any, error) {
 	var flows []flow
 	if !s.o.Config.NoPasswordLogin {
 		flows = append(flows, flow{Type: loginPassword})
 	}
 	if s.o.Issuer != nil {
-		flows = append(flows, flow{Type: loginSSO, Preferred: true, PreferredOld: true})
+		sso := flow{Type: loginSSO, Preferred: true, PreferredOld: true}
+		if s.o.IdentityProviders != nil && r.Tenant != nil {
+			sso.Providers = s.o.IdentityProviders(r.Tenant)
+		}
+		flows = append(flows, sso)
 	}
 	return flowsReply{append(flows, flow{Type: loginToken, GetLoginToken: true}, flow{Type: loginAppService})}, nil
 }

@@ -29,6 +29,8 @@ type entry struct {
 	client *registration
 	// create begins with a new account, afresh asks who is signed in already to prove it again, silent shows no page.
 	create, afresh, silent bool
+	// provider goes on to the tenant's identity provider at once.
+	provider bool
 	// action is where the page's forms may lead besides here.
 	action string
 }
@@ -72,6 +74,9 @@ func (s *Service) enter(ctx context.Context, r *httpapi.Request, e entry) (*visi
 	case "sign-in", "register":
 		reply, err := s.signIn(ctx, v)
 		return nil, reply, err
+	case "provider", "provider-again":
+		reply, err := s.leaveForProvider(ctx, v, known)
+		return nil, reply, err
 	}
 	if known && e.afresh && s.now()-v.proven > freshFor.Milliseconds() {
 		known = false
@@ -82,7 +87,26 @@ func (s *Service) enter(ctx context.Context, r *httpapi.Request, e entry) (*visi
 	if e.silent {
 		return nil, nil, errSilent
 	}
+	if e.provider && r.HTTP.Method == http.MethodGet {
+		reply, err := s.leaveForProvider(ctx, v, false)
+		return nil, reply, err
+	}
+	v.allowProvider(ctx)
 	return nil, v.signInPage(e.create && s.o.Config.Registration, http.StatusOK), nil
+}
+
+// allowProvider lets the page's forms lead to the tenant's identity provider too.
+func (v *visit) allowProvider(ctx context.Context) {
+	p := v.s.provider(v.r.Tenant)
+	if p == nil {
+		return
+	}
+	d, err := v.s.discover(ctx, p)
+	if err != nil {
+		v.s.o.Log.Error("identity provider", "tenant", string(v.r.Tenant.Name), "error", err)
+		return // its button tells people
+	}
+	v.entry.action = strings.TrimSpace(v.entry.action + " " + cspSource(d.Authorization))
 }
 
 var crossOrigin = http.NewCrossOriginProtection()
@@ -108,6 +132,7 @@ func (v *visit) again(cookies ...*http.Cookie) *httpapi.Reply {
 
 // signIn works off the form of the sign-in page or of the page for a new account.
 func (s *Service) signIn(ctx context.Context, v *visit) (*httpapi.Reply, error) {
+	v.allowProvider(ctx)
 	create := v.form.Get("do") == "register"
 	class := limit.Login
 	if create {
@@ -250,11 +275,15 @@ type signInData struct {
 	SignIn   string // address of this page for who has an account
 	Password bool
 	Server   string
+	Provider string // name of the tenant's identity provider; empty for none
 }
 
 // signInPage asks who is there.
 func (v *visit) signInPage(create bool, status int) *httpapi.Reply {
 	d := signInData{Heading: v.entry.heading, Shared: v.r.Tenant == nil, Create: create, Password: !v.s.o.Config.NoPasswords, Server: v.server()}
+	if p := v.s.provider(v.r.Tenant); p != nil {
+		d.Provider = p.Name
+	}
 	if v.entry.client != nil {
 		c := v.clientData(v.entry.client)
 		d.Client = &c

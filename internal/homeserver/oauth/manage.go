@@ -23,6 +23,7 @@ func (s *Service) accountPage(ctx context.Context, r *httpapi.Request) (any, err
 	if reply != nil || err != nil {
 		return reply, err
 	}
+	v.allowProvider(ctx)
 	switch action(r.Query("action")) {
 	case actionDevices:
 		return v.devicesPage(ctx)

@@ -4,6 +4,7 @@ package oauth
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"log/slog"
 	"net/url"
 	"time"
@@ -39,13 +40,20 @@ type Config struct {
 	Registration bool
 	// NoPasswords hides the password fields: people come by an identity provider only.
 	NoPasswords bool
+	// Provider is a tenant's own identity provider, nil for none. The function may be nil.
+	Provider func(t *tenant.Tenant) *Provider
+	// Roots are trusted for identity providers' certificates (nil: the system's); PrivateAddresses lets their metadata name hosts in private networks.
+	Roots            *x509.CertPool
+	PrivateAddresses bool
 }
 
-// Service is the OAuth 2.0 slice of a node. It is safe for concurrent use and holds nothing.
+// Service is the OAuth 2.0 slice of a node. It is safe for concurrent use and holds nothing but caches.
 type Service struct {
 	o      Options
 	db     *database.DB
 	public *url.URL // nil without PublicURL
+	// remotes caches what identity providers say about themselves.
+	remotes remotes
 }
 
 // New returns the service.

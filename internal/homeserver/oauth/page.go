@@ -100,6 +100,7 @@ type pageData struct {
 	Account  string // address of the account page
 	Problem  string // key of a text
 	Fresh    bool   // no password is needed for what cannot be undone
+	Provider string // name of the identity provider by which that can be proven too
 	D        any
 }
 
@@ -108,6 +109,9 @@ func (v *visit) page(name string, data any, status int) *httpapi.Reply {
 	d := pageData{Language: v.language, Style: style, Key: formKey(v.cookie), Account: pathAccount, Problem: v.problem, D: data}
 	if v.account != nil {
 		d.User, d.Fresh = string(v.account.User), v.fresh()
+		if p := v.s.provider(v.r.Tenant); p != nil {
+			d.Provider = p.Name
+		}
 	}
 	return render(name, d, status, pageHeader(v.header, v.entry.action))
 }

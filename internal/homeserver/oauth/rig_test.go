@@ -83,6 +83,7 @@ func newRig(t testing.TB, db *database.DB, change func(*oauth.Options)) *rig {
 	g.Rig = accounttest.New(t, db, func(_ *accounttest.Rig, o *account.Options) {
 		o.Now = g.clock
 		o.Issuer = func(r *httpapi.Request) (issuer, page string) { return g.oauth.Issuer(r) }
+		o.IdentityProviders = func(t *tenant.Tenant) []account.IdentityProvider { return g.oauth.IdentityProviders(t) }
 		o.AccountPage = func(r *httpapi.Request, q url.Values) string { return g.oauth.AccountPage(r, q) }
 		o.PasswordChanged = func(ctx context.Context, t *tenant.Tenant, user id.User) error {
 			return g.oauth.EndBrowsers(ctx, t, user)

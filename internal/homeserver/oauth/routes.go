@@ -46,6 +46,8 @@ func (s *Service) Routes() []httpapi.Route {
 		{get, pathSSO, limit.Public, maxForm, s.sso},
 		{post, pathSSO, limit.Public, maxForm, s.sso},
 
+		{get, pathCallback, limit.Public, 0, s.callback},
+
 		{post, pathRendezvous, limit.Login, maxPayload, s.openRendezvous},
 		{get, pathRendezvous + "/{name}", limit.Public, 0, s.readRendezvous},
 		{put, pathRendezvous + "/{name}", limit.OAuth, maxPayload, s.writeRendezvous},

@@ -31,7 +31,10 @@ func (s *Service) ssoRedirect(_ context.Context, r *httpapi.Request) (any, error
 		q.Set("prompt", "create")
 	}
 	if provider := r.Var("idpId"); provider != "" {
-		if provider != OwnProvider {
+		switch {
+		case provider == ProviderID && s.provider(r.Tenant) != nil:
+			q.Set("idp", ProviderID)
+		case provider != OwnProvider:
 			return s.errorPage(r, http.StatusNotFound, "unknown_provider", ""), nil
 		}
 	}
@@ -80,7 +83,7 @@ func (s *Service) sso(ctx context.Context, r *httpapi.Request) (any, error) {
 	if !ok {
 		return s.errorPage(r, http.StatusBadRequest, "bad_request", "redirectUrl is missing or not an address that a browser may be sent to"), nil
 	}
-	v, reply, err := s.enter(ctx, r, entry{heading: "sso_sign_in", create: r.Query("prompt") == "create", action: cspSource(to.String())})
+	v, reply, err := s.enter(ctx, r, entry{heading: "sso_sign_in", create: r.Query("prompt") == "create", provider: r.Query("idp") == ProviderID, action: cspSource(to.String())})
 	if reply != nil || err != nil {
 		return reply, err
 	}
