@@ -11,6 +11,7 @@ import (
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/stream"
+	"github.com/konsil-health/konsil/internal/homeserver/account"
 	"github.com/konsil-health/konsil/internal/homeserver/account/accounttest"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 )
@@ -159,6 +160,35 @@ func crossKeys(u *accounttest.User, seed string) (body m, master, self, user key
 		"self_signing_key": sign(object("self_signing", self), u.ID, master.public, master),
 		"user_signing_key": sign(object("user_signing", user), u.ID, master.public, master),
 	}, master, self, user
+}
+
+// TestCrossSigningByOAuthClient: the session of an OAuth 2.0 client replaces the keys after its user has agreed on the account page.
+func TestCrossSigningByOAuthClient(t *testing.T) {
+	each(t, func(t *testing.T, g *rig) {
+		alice := g.User(g.A, "alice")
+		ctx := context.Background()
+		l, err := g.Accounts.StartSession(ctx, g.A, account.SessionSpec{User: alice.ID, Device: "WEB", Grant: &account.Grant{Client: "app", Scope: "x"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		web := &accounttest.User{Rig: g.Rig, Tenant: g.A, ID: alice.ID, Device: "WEB", Token: l.AccessToken}
+		const path = v3 + "/keys/device_signing/upload"
+		first, _, _, _ := crossKeys(alice, "1")
+		second, _, _, _ := crossKeys(alice, "2")
+		web.Do("POST", path, first).OK(nil)
+		challenge := web.Do("POST", path, second)
+		if challenge.Status != 401 || challenge.Get("params", "m.oauth", "url") == "" {
+			t.Fatalf("%d %s", challenge.Status, challenge.Body)
+		}
+		second["auth"] = m{"session": challenge.Text("session")}
+		if a := web.Do("POST", path, second); a.Status != 401 {
+			t.Errorf("without the user: %d %s", a.Status, a.Body)
+		}
+		if err := g.Accounts.ApproveCrossSigning(ctx, g.A, alice.ID, challenge.Text("session")); err != nil {
+			t.Fatal(err)
+		}
+		web.Do("POST", path, second).OK(nil)
+	})
 }
 
 func TestCrossSigning(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"strconv"
 	"sync"
 	"testing"
@@ -48,6 +49,7 @@ func each(t *testing.T, f func(t *testing.T, g *rig)) {
 func newRig(t *testing.T, db *database.DB) *rig {
 	g := &rig{rooms: &rooms{members: map[int64]map[id.User]bool{}}, wire: &wire{}}
 	g.Rig = accounttest.New(t, db, func(_ *accounttest.Rig, o *account.Options) {
+		o.AccountPage = func(_ *httpapi.Request, q url.Values) string { return "https://client.test/account?" + q.Encode() }
 		o.DevicesRemoved = func(ctx context.Context, t *tenant.Tenant, user id.User, devices []id.Device, plan *plan) error {
 			return g.keys.DevicesRemoved(ctx, t, user, devices, plan)
 		}

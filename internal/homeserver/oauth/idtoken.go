@@ -4,7 +4,6 @@ package oauth
 
 import (
 	"context"
-	stdjson "encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -23,8 +22,23 @@ const (
 	maxTokenAge = 600
 )
 
-// unmarshalKeys reads a key set with the decoder that go-jose brings its methods for.
-func unmarshalKeys(body []byte, keys *jose.JSONWebKeySet) error { return stdjson.Unmarshal(body, keys) }
+// parseKeys reads a key set. Keys of kinds that are not known are left out: a provider may have them for others.
+func parseKeys(body []byte) ([]jose.JSONWebKey, error) {
+	var set struct {
+		Keys []jsontext.Value `json:"keys"`
+	}
+	if err := json.Unmarshal(body, &set); err != nil {
+		return nil, fmt.Errorf("keys of the identity provider: %w", err)
+	}
+	var keys []jose.JSONWebKey
+	for _, raw := range set.Keys {
+		var key jose.JSONWebKey
+		if key.UnmarshalJSON(raw) == nil && key.Valid() {
+			keys = append(keys, key)
+		}
+	}
+	return keys, nil
+}
 
 // claims are those of an id token (OpenID Connect Core, section 2).
 type claims struct {
@@ -105,7 +119,7 @@ func (s *Service) verified(ctx context.Context, p *Provider, d *discovered, sign
 		if err != nil {
 			return nil, err
 		}
-		for _, key := range keys.Keys {
+		for _, key := range keys {
 			if key.Use == "enc" || !key.IsPublic() || signed.Signatures[0].Header.KeyID != "" && key.KeyID != "" && key.KeyID != signed.Signatures[0].Header.KeyID {
 				continue
 			}

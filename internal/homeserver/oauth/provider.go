@@ -57,7 +57,7 @@ const (
 type remote struct {
 	mu         sync.Mutex
 	metadata   *discovered
-	keys       *jose.JSONWebKeySet
+	keys       []jose.JSONWebKey
 	discovered time.Time
 	fetched    time.Time
 	http       *http.Client
@@ -146,7 +146,7 @@ func (s *Service) discover(ctx context.Context, p *Provider) (*discovered, error
 }
 
 // keySet returns the provider's keys; again asks for them anew, at most once a minute, because a key may have been added.
-func (s *Service) keySet(ctx context.Context, p *Provider, d *discovered, again bool) (*jose.JSONWebKeySet, error) {
+func (s *Service) keySet(ctx context.Context, p *Provider, d *discovered, again bool) ([]jose.JSONWebKey, error) {
 	r := s.remote(p)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -159,11 +159,11 @@ func (s *Service) keySet(ctx context.Context, p *Provider, d *discovered, again 
 	if err != nil {
 		return nil, err
 	}
-	var keys jose.JSONWebKeySet
-	if err := unmarshalKeys(body, &keys); err != nil {
-		return nil, fmt.Errorf("keys of the identity provider: %w", err)
+	keys, err := parseKeys(body)
+	if err != nil {
+		return nil, err
 	}
-	r.keys, r.fetched = &keys, now
+	r.keys, r.fetched = keys, now
 	return r.keys, nil
 }
 
