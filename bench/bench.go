@@ -29,6 +29,8 @@ type Options struct {
 	Duration time.Duration
 	// Tenants is how many tenants bench tenants compares with ten; 0 is 10,000.
 	Tenants int
+	// Entries is how many entries bench directory imports; 0 is 1.5 million.
+	Entries int
 	// Profile names a file for a CPU profile of the server under the heaviest load; HeapProfile one of its memory afterwards.
 	Profile, HeapProfile string
 	// Timers makes bench tenants count the server's timers too. That records every allocation, so times and memory mean less then.
@@ -47,7 +49,7 @@ type Report struct {
 }
 
 // Names lists the benches.
-func Names() []string { return []string{"send", "tenants", "resolve"} }
+func Names() []string { return []string{"directory", "send", "tenants", "resolve"} }
 
 // Run runs a bench. It ends by itself; when ctx ends first it stops and cleans up at once.
 func Run(ctx context.Context, name string, o Options) (*Report, error) {
@@ -64,6 +66,12 @@ func Run(ctx context.Context, name string, o Options) (*Report, error) {
 	if o.Tenants < 1 || o.Tenants > 200_000 {
 		return nil, fmt.Errorf("%d tenants: expected 1 to 200000", o.Tenants)
 	}
+	if o.Entries == 0 {
+		o.Entries = 1_500_000
+	}
+	if o.Entries < 100 || o.Entries > 5_000_000 {
+		return nil, fmt.Errorf("%d entries: expected 100 to 5000000", o.Entries)
+	}
 	if o.Postgres == "" {
 		o.Postgres = "postgres://postgres@127.0.0.1:5432/postgres?sslmode=disable"
 	}
@@ -72,6 +80,8 @@ func Run(ctx context.Context, name string, o Options) (*Report, error) {
 	}
 	r := &Report{Bench: name, Database: o.Database, Figures: map[string]float64{}, Limits: map[string]float64{}, Ratios: map[string]float64{}}
 	switch name {
+	case "directory":
+		return r, directoryBench(ctx, o, r)
 	case "send":
 		return r, send(ctx, o, r)
 	case "tenants":

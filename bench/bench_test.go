@@ -118,6 +118,26 @@ func TestIdleTenantsCostNothing(t *testing.T) {
 	}
 }
 
+// TestDirectory runs the bench for a moment on both databases: its report is whole, and a copy of the directory is slowed down.
+func TestDirectory(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"sqlite", "postgres"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			f := measure(t, "directory", bench.Options{Database: kind, Entries: 600, Duration: 200 * time.Millisecond}).Figures
+			for _, name := range []string{"import_entries_per_second", "database_mib", "name_1_p50_ms", "name_4_p99_ms", "name_place_4_p50_ms", "speciality_near_1_p99_ms", "prefix_4_p99_ms",
+				"harvest_searches_until_throttled"} {
+				if f[name] <= 0 {
+					t.Errorf("%s is %v", name, f[name])
+				}
+			}
+			if f["resources"] != 1800 {
+				t.Errorf("%v resources of 600 entries", f["resources"])
+			}
+		})
+	}
+}
+
 // TestSend runs the bench for a moment: its report is whole, what it acknowledged survived the kill, and the counts are within budget.
 func TestSend(t *testing.T) {
 	t.Parallel()

@@ -5,6 +5,7 @@ package bench
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"net"
@@ -23,6 +24,8 @@ type client struct {
 	reader *bufio.Reader
 	out    []byte
 	body   []byte
+	// contentType replaces application/json.
+	contentType string
 }
 
 // answerWithin bounds one request.
@@ -50,7 +53,9 @@ func (c *client) do(method, path, token string, body []byte) (int, []byte, error
 		b = append(b, "\r\nAuthorization: Bearer "...)
 		b = append(b, token...)
 	}
-	b = append(b, "\r\nContent-Type: application/json\r\nContent-Length: "...)
+	b = append(b, "\r\nContent-Type: "...)
+	b = append(b, cmp.Or(c.contentType, "application/json")...)
+	b = append(b, "\r\nContent-Length: "...)
 	b = strconv.AppendInt(b, int64(len(body)), 10)
 	b = append(b, "\r\n\r\n"...)
 	b = append(b, body...)

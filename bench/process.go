@@ -26,7 +26,7 @@ import (
 // process is a running `konsil serve`.
 type process struct {
 	cmd *exec.Cmd
-	// client and operator are the addresses it listens on.
+	// client and operator are the addresses it listens on; client is that of the central services where there is no homeserver.
 	client, operator string
 	// ready is the time from process start to the first line that says so.
 	ready time.Duration
@@ -64,6 +64,11 @@ func start(ctx context.Context, o Options, p *place, tenants ...string) (*proces
 	if err := os.WriteFile(file, fmt.Appendf(nil, configuration, p.folder, p.url, strings.Join(quoted, ", ")), 0o600); err != nil {
 		return nil, err
 	}
+	return startFile(ctx, o, file)
+}
+
+// startFile is start with a configuration of the caller's.
+func startFile(ctx context.Context, o Options, file string) (*process, error) {
 	s := &process{cmd: exec.Command(o.Program, "serve", "--config", file), log: &tailBuffer{}, ended: make(chan error, 1)}
 	s.cmd.Env = append(os.Environ(), o.Environ...)
 	stderr, err := s.cmd.StderrPipe()
@@ -100,10 +105,13 @@ func (s *process) read(r io.Reader, ready chan struct{}) {
 		var line struct {
 			Msg      string `json:"msg"`
 			Client   string `json:"client"`
+			Central  string `json:"central"`
 			Operator string `json:"operator"`
 		}
 		if s.client == "" && json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "ready" {
-			s.client, s.operator = line.Client, line.Operator
+			if s.client, s.operator = line.Client, line.Operator; s.client == "" {
+				s.client = line.Central
+			}
 			close(ready)
 		}
 	}

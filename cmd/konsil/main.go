@@ -14,12 +14,13 @@ import (
 
 // cli is the command line. Kong reads the tags.
 type cli struct {
-	Serve       serveCommand   `cmd:"" help:"Run one node with the roles that its configuration names."`
-	CheckConfig checkCommand   `cmd:"" help:"Say what is wrong with a configuration, or nothing."`
-	Demo        demoCommand    `cmd:"" help:"Run a small national network on this machine: two providers, their institutions, the central services."`
-	Card        cardCommand    `cmd:"" help:"Issue and show demonstration cards (SMC-B, eHBA, eGK)."`
-	Bench       benchCommand   `cmd:"" help:"Measure this program beside the limits of this machine."`
-	Version     versionCommand `cmd:"" help:"Print version and build."`
+	Serve       serveCommand     `cmd:"" help:"Run one node with the roles that its configuration names."`
+	CheckConfig checkCommand     `cmd:"" help:"Say what is wrong with a configuration, or nothing."`
+	Demo        demoCommand      `cmd:"" help:"Run a small national network on this machine: two providers, their institutions, the central services."`
+	Card        cardCommand      `cmd:"" help:"Issue and show demonstration cards (SMC-B, eHBA, eGK)."`
+	Directory   directoryCommand `cmd:"" help:"Import and export the directory's resources (NDJSON)."`
+	Bench       benchCommand     `cmd:"" help:"Measure this program beside the limits of this machine."`
+	Version     versionCommand   `cmd:"" help:"Print version and build."`
 }
 
 func main() {

@@ -95,8 +95,10 @@ func (n *node) directory(ctx context.Context, c *config.Config, ring *keyring.Ri
 			name, ok := clientOf(c.Central.Services, secret)
 			return ok && name == id
 		},
-		Store: store, Base: c.Central.URL, TokenKey: tokenKey(ring), StateKey: ring.Derive("directory sign-in state", 32), Log: log,
-		Limiter: limit.New(limit.Options{Off: !c.RateLimits})}
+		Store: store, Base: c.Central.URL, TokenKey: tokenKey(ring), StateKey: ring.Derive("directory sign-in state", 32), Log: log}
+	if c.RateLimits {
+		o.Limiter = limit.New(limit.Options{})
+	}
 	var err error
 	if o.Member, err = n.memberOf(ctx, c, log); err != nil {
 		return err

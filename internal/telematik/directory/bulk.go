@@ -37,8 +37,8 @@ func (e *BulkError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e
 // Unwrap gives the cause.
 func (e *BulkError) Unwrap() error { return e.Err }
 
-// importBlock is how many resources are handed on at once: several transactions' worth.
-const importBlock = 4 * perTransaction
+// importBlock is how many resources are handed on at once.
+const importBlock = perTransaction
 
 // Import stores resources of an NDJSON text, one per line, as a card issuer's bulk delivery: new ones and changed ones alike, whatever version is
 // there. Each is validated; the first that is wrong ends the import with a *[BulkError]. It returns how many were stored.

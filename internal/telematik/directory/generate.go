@@ -27,6 +27,38 @@ func Generate(seed uint64, n int) Generated {
 	return g
 }
 
+// generateBlock is how many entries [GenerateEach] hands on at once.
+const generateBlock = 1000
+
+// GenerateEach makes the entries of [Generate] block by block, so that millions of them need no memory.
+func GenerateEach(seed uint64, n int, take func([]Entry) error) error {
+	r := rand.New(rand.NewPCG(seed, 0x6b6f6e73696c))
+	var block []Entry
+	for i := range n {
+		var e []Entry
+		var err error
+		if i%3 == 2 {
+			e, err = institution(r, i).Entries()
+		} else {
+			e, err = person(r, i).Entries()
+		}
+		if err != nil {
+			return err
+		}
+		for _, x := range e {
+			x.Quiet = true
+			block = append(block, x)
+		}
+		if (i+1)%generateBlock == 0 || i+1 == n {
+			if err := take(block); err != nil {
+				return err
+			}
+			block = block[:0]
+		}
+	}
+	return nil
+}
+
 // Entries makes the resources of all of them.
 func (g Generated) Entries() ([]Entry, error) {
 	var all []Entry

@@ -180,7 +180,7 @@ func relink(entry *fhir.Resource, references []string) (*fhir.Resource, error) {
 // Delete removes a resource. One that others refer to is refused. by is the owner who removes it, empty for the directory itself.
 func (s *Store) Delete(ctx context.Context, reference, by string) error {
 	return s.db.Write(ctx, func(tx *database.Tx) error {
-		w := newWriter(tx, s.now())
+		w := s.writer(tx)
 		sources, err := w.sources(ctx, []any{reference})
 		if err != nil {
 			return err

@@ -187,10 +187,15 @@ func (s *Service) refuse(w http.ResponseWriter, err error) {
 }
 
 func send(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil { // only for what this package makes itself
+		status, body = http.StatusInternalServerError, []byte(`{"resourceType":"OperationOutcome","issue":[{"severity":"fatal","code":"exception"}]}`)
+	}
 	w.Header().Set("Content-Type", "application/fhir+json;charset=UTF-8")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_ = json.MarshalWrite(w, v) // the caller is gone if this fails
+	_, _ = w.Write(body) // the caller is gone if this fails
 }
 
 // body reads a resource of the request.

@@ -3,6 +3,7 @@
 package directory
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"database/sql"
@@ -70,6 +71,7 @@ type builder struct {
 	postgres bool
 	insured  bool
 	near     *circle
+	led      bool // a filter gives the candidates, so that not every entry is looked at
 }
 
 type circle struct{ latitude, longitude, kilometres float64 }
@@ -132,6 +134,7 @@ func (s *Store) plan(ctx context.Context, root string, q *fhir.Query, v View) (*
 		case c.not:
 			b.where = append(b.where, c.negated())
 		case i == 0 && c.cost < 3:
+			b.led = true
 			b.where = append(b.where, "r.nid IN (SELECT x.nid FROM "+c.table+" x WHERE "+c.inner+")")
 		default:
 			b.where = append(b.where, c.exists())
@@ -352,7 +355,7 @@ func (b *builder) box() string {
 	c := b.near
 	high := c.kilometres / kilometresOfDegree
 	wide := min(180, high/max(0.01, math.Cos(c.latitude*math.Pi/180)))
-	return "EXISTS (SELECT 1 FROM directory_position x WHERE x.nid = r.nid AND x.latitude BETWEEN " + b.arg(int64((c.latitude-high)*1e6)) + " AND " +
+	return "r.nid IN (SELECT x.nid FROM directory_position x WHERE x.latitude BETWEEN " + b.arg(int64((c.latitude-high)*1e6)) + " AND " +
 		b.arg(int64((c.latitude+high)*1e6)) + " AND x.longitude BETWEEN " + b.arg(int64((c.longitude-wide)*1e6)) + " AND " + b.arg(int64((c.longitude+wide)*1e6)) + ")"
 }
 
@@ -362,12 +365,45 @@ func (s *Store) find(ctx context.Context, b *builder, q *fhir.Query) ([]int64, i
 	if b.near != nil {
 		return s.findNear(ctx, b, q, where)
 	}
+	if q.OnlyCount {
+		var total int
+		if err := s.db.QueryRow(ctx, "SELECT count(*) FROM (SELECT 1 FROM directory_resource r"+where+" LIMIT "+strconv.Itoa(maxCounted)+") m", b.args...).Scan(&total); err != nil {
+			return nil, 0, fmt.Errorf("directory: counting: %w", err)
+		}
+		return nil, total, nil
+	}
+	if !b.led { // every entry matches: the order comes from the index, the number from a count
+		return s.findAll(ctx, b, q, where)
+	}
+	// One pass gives both the number and what to sort by. Of more matches than are counted, those that came up first are sorted.
+	type match struct {
+		nid  int64
+		sort []byte
+	}
+	rows, err := s.db.Query(ctx, "SELECT r.nid, r.sort FROM directory_resource r"+where+" LIMIT "+strconv.Itoa(maxCounted), b.args...)
+	all, err := database.All(rows, err, func(rows *sql.Rows) (m match, err error) {
+		err = rows.Scan(&m.nid, &m.sort)
+		return m, err
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("directory: searching: %w", err)
+	}
+	slices.SortFunc(all, func(x, y match) int { return cmp.Or(bytes.Compare(x.sort, y.sort), cmp.Compare(x.nid, y.nid)) })
+	var found []int64
+	for _, m := range all[min(q.Offset, len(all)):min(q.Offset+q.Count, len(all), max(q.Offset, fhir.MaxResults))] {
+		found = append(found, m.nid)
+	}
+	return found, len(all), nil
+}
+
+// findAll is find where no filter narrows the search down.
+func (s *Store) findAll(ctx context.Context, b *builder, q *fhir.Query, where string) ([]int64, int, error) {
 	var total int
 	if err := s.db.QueryRow(ctx, "SELECT count(*) FROM (SELECT 1 FROM directory_resource r"+where+" LIMIT "+strconv.Itoa(maxCounted)+") m", b.args...).Scan(&total); err != nil {
 		return nil, 0, fmt.Errorf("directory: counting: %w", err)
 	}
 	limit := min(q.Count, fhir.MaxResults-q.Offset)
-	if q.OnlyCount || total <= q.Offset || limit <= 0 {
+	if total <= q.Offset || limit <= 0 {
 		return nil, total, nil
 	}
 	rows, err := s.db.Query(ctx, "SELECT r.nid FROM directory_resource r"+where+" ORDER BY r.sort, r.nid LIMIT "+strconv.Itoa(limit)+" OFFSET "+strconv.Itoa(q.Offset), b.args...)

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
@@ -18,8 +19,21 @@ import (
 
 // Store keeps and finds resources. It is safe for concurrent use.
 type Store struct {
-	db  *database.DB
-	now func() time.Time
+	db      *database.DB
+	now     func() time.Time
+	numbers atomic.Int64 // the newest number given to a resource
+}
+
+// number gives a new resource its number. Numbers grow with time, so that what is imported together lies together; nodes that write at once differ by
+// the microsecond, and a clash would only fail one transaction.
+func (s *Store) number() int64 {
+	for {
+		last := s.numbers.Load()
+		next := max(last+1, time.Now().UnixMicro()<<11)
+		if s.numbers.CompareAndSwap(last, next) {
+			return next
+		}
+	}
 }
 
 // NewStore returns the directory's store; a nil clock is the system's.
@@ -41,7 +55,7 @@ type Entry struct {
 }
 
 // perTransaction bounds how many resources one transaction writes.
-const perTransaction = 300
+const perTransaction = 900
 
 // Put stores resources under the ids they have, new ones and changed ones, and indexes every entry that they are part of. A resource that carries
 // the version it was read at (meta.versionId) is refused with 409 when another one has been stored since. References among them
@@ -50,7 +64,7 @@ func (s *Store) Put(ctx context.Context, entries ...Entry) error {
 	for len(entries) > 0 {
 		n := min(perTransaction, len(entries))
 		if err := s.db.Write(ctx, func(tx *database.Tx) error {
-			w := newWriter(tx, s.now())
+			w := s.writer(tx)
 			return w.put(ctx, entries[:n])
 		}); err != nil {
 			return err
@@ -100,6 +114,7 @@ func scanOne(row *sql.Row) (*fhir.Resource, string, error) {
 // writer changes resources and their index within one transaction.
 type writer struct {
 	tx     *database.Tx
+	number func() int64
 	now    time.Time
 	known  map[string]*fhir.Resource // by reference; nil: does not exist
 	stored map[string]existing       // by reference
@@ -108,8 +123,8 @@ type writer struct {
 	resources, strings, tokens, references, positions, notes []any
 }
 
-func newWriter(tx *database.Tx, now time.Time) *writer {
-	return &writer{tx: tx, now: now, known: map[string]*fhir.Resource{}, stored: map[string]existing{}, fresh: map[string]int{}}
+func (s *Store) writer(tx *database.Tx) *writer {
+	return &writer{tx: tx, number: s.number, now: s.now(), known: map[string]*fhir.Resource{}, stored: map[string]existing{}, fresh: map[string]int{}}
 }
 
 func (w *writer) put(ctx context.Context, entries []Entry) error {
@@ -153,13 +168,34 @@ func (w *writer) put(ctx context.Context, entries []Entry) error {
 // existing is what a stored resource has already.
 type existing struct{ nid, version int64 }
 
-// prefetch looks up in one query which of the resources are stored already.
+// prefetch looks up which of the resources are stored already.
 func (w *writer) prefetch(ctx context.Context, entries []Entry) error {
-	args := make([]any, len(entries))
-	for i, e := range entries {
-		args[i] = e.Resource.ID()
+	byType := map[string][]any{}
+	for _, e := range entries {
+		byType[e.Resource.Type()] = append(byType[e.Resource.Type()], e.Resource.ID())
 	}
-	rows, err := w.tx.Query(ctx, "SELECT type, id, nid, version FROM directory_resource WHERE id IN ("+database.Marks(1, len(args))+")", args...)
+	for kind, ids := range byType {
+		for len(ids) > 0 {
+			n := min(len(ids), prefetched)
+			args := append([]any{kind}, ids[:n]...)
+			for len(args) <= prefetched && n > 1 { // one statement text for all that are many
+				args = append(args, ids[n-1])
+			}
+			if err := w.look(ctx, args); err != nil {
+				return err
+			}
+			ids = ids[n:]
+		}
+	}
+	return nil
+}
+
+// prefetched is how many resources of a type one query looks up.
+const prefetched = 100
+
+// look finds stored resources of a type: the type first, then ids.
+func (w *writer) look(ctx context.Context, args []any) error {
+	rows, err := w.tx.Query(ctx, "SELECT type, id, nid, version FROM directory_resource WHERE type = $1 AND id IN ("+database.Marks(2, len(args)-1)+")", args...)
 	_, err = database.All(rows, err, func(rows *sql.Rows) (struct{}, error) {
 		var kind, id string
 		var e existing
@@ -192,7 +228,7 @@ func (w *writer) store(ctx context.Context, e Entry) error {
 	}
 	old, known := w.stored[ref]
 	if !known {
-		old.nid = database.NewID()
+		old.nid = w.number()
 	}
 	if based := e.Resource.Strings("meta", "versionId"); known && len(based) == 1 && based[0] != strconv.FormatInt(old.version, 10) {
 		return conflict(ref)
