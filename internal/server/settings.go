@@ -33,6 +33,7 @@ func trustedProxies(c *config.Config) ([]netip.Prefix, error) {
 
 func accountConfig(c *config.Config) account.Config {
 	a := account.Config{Registration: account.RegistrationClosed, SharedSecret: c.Registration.Secret, Guests: c.Guests}
+	a.TURN = account.TURNConfig{URIs: c.TURN.URIs, Secret: c.TURN.Secret, Lifetime: c.TURN.Lifetime}
 	switch c.Registration.Mode {
 	case config.RegistrationOpen:
 		a.Registration = account.RegistrationOpen

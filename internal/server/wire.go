@@ -219,9 +219,10 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 			p, err := accounts.Profile(ctx, t, user)
 			return text(p.DisplayName), text(p.AvatarURL), err
 		},
-		Exists:   accounts.Exists,
-		Class:    push.Class,
-		MayAlias: services.MayAlias,
+		Exists:    accounts.Exists,
+		MayInvite: accounts.MayInvite,
+		Class:     push.Class,
+		MayAlias:  services.MayAlias,
 		Delay: func(ctx context.Context, r *httpapi.Request, d room.Draft) (string, error) {
 			return later.Delay(ctx, r, d)
 		},

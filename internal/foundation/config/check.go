@@ -239,7 +239,7 @@ func (l *loader) outside(c *Config) {
 		}
 	}
 	for i, u := range c.TURN.URIs {
-		if !strings.HasPrefix(u, "turn:") && !strings.HasPrefix(u, "turns:") && !strings.HasPrefix(u, "stun:") {
+		if !strings.HasPrefix(u, "turn:") && !strings.HasPrefix(u, "turns:") {
 			l.fail(fmt.Sprintf("turn.uris[%d]", i), "%q is no address such as turn:turn.example.org", u)
 		}
 	}

@@ -14,23 +14,30 @@ import (
 // supportedVersions are the versions of the client-server API that clients may count on.
 var supportedVersions = []string{
 	"r0.0.1", "r0.1.0", "r0.2.0", "r0.3.0", "r0.4.0", "r0.5.0", "r0.6.0", "r0.6.1",
-	"v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16",
+	"v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18", "v1.19",
 }
 
 // unstableFeatures are asked for by older clients before they use what is long part of the specification.
 var unstableFeatures = map[string]bool{
-	"org.matrix.e2e_cross_signing":  true,
-	"org.matrix.msc2432":            true,
-	"org.matrix.msc4108":            true,
-	"org.matrix.msc3827.stable":     true,
-	"uk.tcpip.msc4133":              true,
-	"uk.tcpip.msc4133.stable":       true,
-	"org.matrix.simplified_msc3575": true,
-	"org.matrix.msc4140":            true,
-	"org.matrix.msc4143":            true,
-	"org.matrix.msc3814":            true,
-	"org.matrix.msc3814.v1":         true,
-	"fi.mau.msc2659.stable":         true,
+	"fi.mau.msc2659.stable":                          true,
+	"org.matrix.e2e_cross_signing":                   true,
+	"org.matrix.msc2432":                             true,
+	"org.matrix.msc3391":                             true,
+	"org.matrix.msc3814":                             true,
+	"org.matrix.msc3814.v1":                          true,
+	"org.matrix.msc3827.stable":                      true,
+	"org.matrix.msc3916.stable":                      true,
+	"org.matrix.msc4108":                             true,
+	"org.matrix.msc4140":                             true,
+	"org.matrix.msc4143":                             true,
+	"org.matrix.msc4155":                             true,
+	"org.matrix.msc4222":                             true,
+	"org.matrix.msc4380.stable":                      true,
+	"org.matrix.simplified_msc3575":                  true,
+	"uk.half-shot.msc2666.query_mutual_rooms":        true,
+	"uk.half-shot.msc2666.query_mutual_rooms.stable": true,
+	"uk.tcpip.msc4133":                               true,
+	"uk.tcpip.msc4133.stable":                        true,
 }
 
 type versionsReply struct {

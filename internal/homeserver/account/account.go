@@ -92,6 +92,8 @@ type Config struct {
 	RegistrationTokens []string
 	Guests             bool
 	Password           PasswordConfig
+	// TURN names the relays for calls.
+	TURN TURNConfig
 	// TokenLifetime is how long an access token of a client that supports refresh tokens lives (0: 1 h).
 	TokenLifetime time.Duration
 	// GrantLifetime is after how long without use the session of an OAuth 2.0 client ends (0: 180 days).

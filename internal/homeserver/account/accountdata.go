@@ -36,7 +36,7 @@ type AccountDatum struct {
 // AccountDataSince returns the entries whose last change lies in the positions (from, to]; from 0 returns all up to to.
 func (s *Service) AccountDataSince(ctx context.Context, t tenant.ID, user id.User, from, to int64) ([]AccountDatum, error) {
 	rows, err := s.db.Query(ctx, `SELECT room, type, content, position FROM account_data
-		WHERE tenant = $1 AND user_id = $2 AND position > $3 AND position <= $4 ORDER BY position`, int64(t), string(user), from, to)
+		WHERE tenant = $1 AND user_id = $2 AND position > $3 AND position <= $4 AND (NOT deleted OR $3 > 0) ORDER BY position`, int64(t), string(user), from, to)
 	return database.All(rows, err, func(rows *sql.Rows) (AccountDatum, error) {
 		var d AccountDatum
 		var content string
@@ -67,10 +67,14 @@ func (s *Service) AccountDatum(ctx context.Context, t tenant.ID, user id.User, r
 func (s *Service) datum(ctx context.Context, t tenant.ID, user id.User, room id.Room, typ string) (jsontext.Value, int64, bool, error) {
 	var content string
 	var position int64
-	err := s.db.QueryRow(ctx, "SELECT content, position FROM account_data WHERE tenant = $1 AND user_id = $2 AND room = $3 AND type = $4",
-		int64(t), string(user), string(room), typ).Scan(&content, &position)
+	var deleted bool
+	err := s.db.QueryRow(ctx, "SELECT content, position, deleted FROM account_data WHERE tenant = $1 AND user_id = $2 AND room = $3 AND type = $4",
+		int64(t), string(user), string(room), typ).Scan(&content, &position, &deleted)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, 0, false, nil
+	}
+	if deleted {
+		return nil, position, false, err
 	}
 	return jsontext.Value(content), position, err == nil, err
 }
@@ -80,10 +84,35 @@ func (s *Service) datum(ctx context.Context, t tenant.ID, user id.User, room id.
 func AddAccountData(plan *stream.Plan, user id.User, room id.Room, typ string, content jsontext.Value) {
 	plan.Positioned = append(plan.Positioned, stream.Statement{
 		SQL: `INSERT INTO account_data (tenant, user_id, room, type, content, position) VALUES ($1, $2, $3, $4, $5, $6)
-			ON CONFLICT (tenant, user_id, room, type) DO UPDATE SET content = excluded.content, position = excluded.position`,
+			ON CONFLICT (tenant, user_id, room, type) DO UPDATE SET content = excluded.content, position = excluded.position, deleted = FALSE`,
 		Args: []any{int64(plan.Tenant), string(user), string(room), typ, string(content), stream.At(len(plan.Changes))},
 	})
 	plan.Changes = append(plan.Changes, stream.Change{Kind: stream.AccountData, Users: []id.User{user}})
+}
+
+// deleteAccountData removes an entry (MSC3391). Other devices see it as empty content, new ones not at all; deleting what is not there is no error.
+func (s *Service) deleteAccountData(ctx context.Context, r *httpapi.Request) (any, error) {
+	user, err := ownUser(r)
+	if err != nil {
+		return nil, err
+	}
+	room, err := place(r)
+	if err != nil {
+		return nil, err
+	}
+	typ := r.Var("type")
+	if typ == typeFullyRead || typ == typePushRules {
+		return nil, mxerror.New(405, mxerror.BadJSON.Code, "Cannot delete "+typ+" through this API")
+	}
+	_, exists, err := s.AccountDatum(ctx, r.Tenant.ID, user, room, typ)
+	if err != nil || !exists {
+		return nil, err
+	}
+	plan := &stream.Plan{Tenant: r.Tenant.ID, Changes: []stream.Change{{Kind: stream.AccountData, Users: []id.User{user}}},
+		Positioned: []stream.Statement{{SQL: "UPDATE account_data SET content = '{}', deleted = TRUE, position = $5 WHERE tenant = $1 AND user_id = $2 AND room = $3 AND type = $4",
+			Args: []any{int64(r.Tenant.ID), string(user), string(room), typ, stream.At(0)}}}}
+	_, err = s.o.Committer.Commit(ctx, plan)
+	return nil, err
 }
 
 // SetAccountData stores an entry. content is a JSON object.
@@ -232,7 +261,7 @@ func (s *Service) ChangeAccountData(ctx context.Context, t tenant.ID, user id.Us
 		}
 		plan := &stream.Plan{Tenant: t, Unique: []string{"account_data:" + string(user) + string(room) + typ}}
 		key := []any{int64(t), string(user), string(room), typ}
-		if exists {
+		if exists || position > 0 { // a deleted entry has a row too
 			plan.Guard = &stream.Statement{SQL: `UPDATE account_data SET content = content WHERE tenant = $1 AND user_id = $2 AND room = $3 AND type = $4
 				AND position = $5`, Args: append(key, position)}
 		} else {

@@ -14,6 +14,7 @@ const (
 	v1       = client + "/v1"
 	v3       = client + "/v3"
 	legacyR0 = client + "/r0"
+	unstable = client + "/unstable"
 )
 
 // Routes lists every route of the slice. Those of v3 are served under r0 too, where older clients still call them.
@@ -68,6 +69,7 @@ func (s *Service) Routes() []httpapi.Route {
 		{Method: get, Path: v1 + "/admin/suspend/{userId}", Access: httpapi.Admin, Rate: read, Handle: s.getFlag("suspended")},
 		{Method: put, Path: v1 + "/admin/suspend/{userId}", Access: httpapi.Admin, Rate: write, Handle: s.putFlag("suspended")},
 
+		{Method: get, Path: v3 + "/voip/turnServer", Access: any, Rate: read, Handle: s.turnServer},
 		{Method: get, Path: v3 + "/devices", Access: any, Rate: read, Handle: s.getDevices},
 		{Method: get, Path: v3 + "/devices/{deviceId}", Access: any, Rate: read, Handle: s.getDevice},
 		{Method: put, Path: v3 + "/devices/{deviceId}", Access: any, Rate: write, Handle: s.putDevice},
@@ -84,6 +86,10 @@ func (s *Service) Routes() []httpapi.Route {
 		{Method: put, Path: v3 + "/user/{userId}/account_data/{type}", Access: any, Rate: write, Handle: s.putAccountData},
 		{Method: get, Path: v3 + "/user/{userId}/rooms/{roomId}/account_data/{type}", Access: any, Rate: read, Handle: s.getAccountData},
 		{Method: put, Path: v3 + "/user/{userId}/rooms/{roomId}/account_data/{type}", Access: any, Rate: write, Handle: s.putAccountData},
+		{Method: del, Path: v3 + "/user/{userId}/account_data/{type}", Access: any, Rate: write, Handle: s.deleteAccountData},
+		{Method: del, Path: v3 + "/user/{userId}/rooms/{roomId}/account_data/{type}", Access: any, Rate: write, Handle: s.deleteAccountData},
+		{Method: del, Path: unstable + "/org.matrix.msc3391/user/{userId}/account_data/{type}", Access: any, Rate: write, Handle: s.deleteAccountData},
+		{Method: del, Path: unstable + "/org.matrix.msc3391/user/{userId}/rooms/{roomId}/account_data/{type}", Access: any, Rate: write, Handle: s.deleteAccountData},
 		{Method: get, Path: v3 + "/user/{userId}/rooms/{roomId}/tags", Access: any, Rate: read, Handle: s.getTags},
 		{Method: put, Path: v3 + "/user/{userId}/rooms/{roomId}/tags/{tag}", Access: any, Rate: write, Handle: s.putTag},
 		{Method: del, Path: v3 + "/user/{userId}/rooms/{roomId}/tags/{tag}", Access: any, Rate: write, Handle: s.deleteTag},

@@ -3,11 +3,15 @@
 package account_test
 
 import (
+	"crypto/hmac"
+	"crypto/sha1"
+	"encoding/base64"
 	"net/http/httptest"
 	"net/url"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/database/databasetest"
@@ -247,5 +251,48 @@ func TestWithoutToken(t *testing.T) {
 		nobody.Do("POST", v3+"/account/deactivate", m{"auth": passwordAuth(anna, "", "another one")}).OK(nil)
 		anna.Do("GET", v3+"/account/whoami", nil).Fails(401, "M_UNKNOWN_TOKEN")
 		nobody.Do("POST", v3+"/login", m{"type": "m.login.password", "password": "another one", "user": "anna"}).Fails(403, "M_USER_DEACTIVATED")
+	})
+}
+
+func TestDeleteAccountData(t *testing.T) {
+	each(t, func(t *testing.T, g *accounttest.Rig) {
+		anna, berta := g.User(g.A, "anna"), g.User(g.A, "berta")
+		path := v3 + "/user/" + string(anna.ID) + "/account_data/com.example"
+		anna.Do("DELETE", path, nil).OK(nil)
+		anna.Do("PUT", path, m{"a": 1}).OK(nil)
+		berta.Do("DELETE", path, nil).Fails(403, "M_FORBIDDEN")
+		anna.Do("DELETE", path, nil).OK(nil)
+		anna.Do("GET", path, nil).Fails(404, "M_NOT_FOUND")
+		anna.Do("PUT", path, m{"b": 2}).OK(nil)
+		if d := anna.Do("GET", path, nil).OK(nil); d.Get("b") != "2" {
+			t.Errorf("set again: %s", d.Body)
+		}
+		room := v3 + "/user/" + string(anna.ID) + "/rooms/" + url.PathEscape("!r:a.test")
+		anna.Do("PUT", room+"/tags/m.favourite", m{"order": 0.5}).OK(nil)
+		anna.Do("DELETE", room+"/account_data/m.tag", nil).OK(nil)
+		anna.Do("PUT", room+"/tags/u.work", m{}).OK(nil)
+		if tags := anna.Do("GET", room+"/tags", nil).OK(nil); tags.Get("tags") != `{"u.work":{}}` {
+			t.Errorf("tags: %s", tags.Body)
+		}
+		anna.Do("DELETE", v3+"/user/"+string(anna.ID)+"/account_data/m.push_rules", nil).Fails(405, "M_BAD_JSON")
+	})
+}
+
+func TestTURN(t *testing.T) {
+	t.Parallel()
+	databasetest.Each(t, func(t *testing.T, db *database.DB) {
+		now := time.Unix(1_800_000_000, 0)
+		g := accounttest.New(t, db, func(_ *accounttest.Rig, o *account.Options) {
+			o.Now = func() time.Time { return now }
+			o.Config.TURN = account.TURNConfig{URIs: []string{"turn:turn.test?transport=udp"}, Secret: "north", Lifetime: time.Hour}
+		}, nil)
+		a := g.User(g.A, "anna").Do("GET", v3+"/voip/turnServer", nil).OK(nil)
+		mac := hmac.New(sha1.New, []byte("north"))
+		mac.Write([]byte("1800003600:@anna:a.test"))
+		if a.Text("username") != "1800003600:@anna:a.test" || a.Text("password") != base64.StdEncoding.EncodeToString(mac.Sum(nil)) ||
+			a.Get("uris") != `["turn:turn.test?transport=udp"]` || a.Get("ttl") != "3600" {
+			t.Errorf("%s", a.Body)
+		}
+		g.Nobody(g.A).Do("GET", v3+"/voip/turnServer", nil).Fails(401, "M_MISSING_TOKEN")
 	})
 }

@@ -67,6 +67,9 @@ func (s *Service) Create(ctx context.Context, t *tenant.Tenant, creator id.User,
 	for _, d := range drafts {
 		d.Room, d.Sender = r.ID, creator
 		if _, err := s.append(ctx, t, r, d, nil); err != nil {
+			if errors.Is(err, mxerror.Forbidden) {
+				return "", mxerror.InvalidRoomState.With("The initial state does not allow %s: %v", d.Type, err)
+			}
 			return "", err
 		}
 	}

@@ -84,7 +84,18 @@ func (s *Service) mayInvite(ctx context.Context, t *tenant.Tenant, i policy.Invi
 			return err
 		}
 	}
-	return s.Policy.Invite(ctx, t, i)
+	if err := s.Policy.Invite(ctx, t, i); err != nil {
+		return err
+	}
+	return s.wantsInvite(ctx, t, i.Inviter, i.Invitee)
+}
+
+// wantsInvite asks a local user's own rules about an invite.
+func (s *Service) wantsInvite(ctx context.Context, t *tenant.Tenant, inviter, invitee id.User) error {
+	if s.MayInvite == nil || invitee.Server() != t.Name || inviter == invitee {
+		return nil
+	}
+	return s.MayInvite(ctx, t.ID, inviter, invitee)
 }
 
 // inviteRemote builds the invite on the committed head, has it signed by the invitee's server without holding the turn, and appends it.
@@ -160,6 +171,9 @@ func (s *Service) AcceptInvite(ctx context.Context, t *tenant.Tenant, origin id.
 	}
 	err = s.Policy.Invite(ctx, t, policy.Invite{Inviter: e.Sender(), Invitee: invitee, Room: e.Room(), RoomVersion: e.Version().ID, Incoming: true, Stripped: stripped})
 	if err != nil {
+		return nil, err
+	}
+	if err := s.wantsInvite(ctx, t, e.Sender(), invitee); err != nil {
 		return nil, err
 	}
 	key, err := s.Keyring.Signing(ctx, t.ID)

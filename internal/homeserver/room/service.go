@@ -58,6 +58,8 @@ type Options struct {
 	Networks func(ctx context.Context, t tenant.ID, instance string) ([]int64, error)
 	// Delay, when set, keeps the event of a request that wants it to be sent later and returns its delay id, nothing for any other request.
 	Delay func(ctx context.Context, r *httpapi.Request, d Draft) (string, error)
+	// MayInvite refuses an invite that a local user does not want; nil accepts every one.
+	MayInvite func(ctx context.Context, t tenant.ID, inviter, invitee id.User) error
 	// Stored is told of every plan before it is handed over, so that slices may add rows to an event's transaction (push highlights); nil
 	// for none.
 	Stored func(ctx context.Context, t tenant.ID, e *Event, state State, plan *stream.Plan) error

@@ -79,7 +79,74 @@ func (s *Service) Upgrade(ctx context.Context, t *tenant.Tenant, user id.User, r
 	if _, err := s.append(ctx, t, old, tombstone, nil); err != nil {
 		return "", err
 	}
-	return replacement, s.moveAliases(ctx, t, user, old, replacement)
+	if err := s.moveAliases(ctx, t, user, old, replacement); err != nil {
+		return "", err
+	}
+	if err := s.moveListing(ctx, t, old, replacement); err != nil {
+		return "", err
+	}
+	return replacement, s.quieten(ctx, t, user, old)
+}
+
+// moveListing gives the replacement the old room's place in the public directory.
+func (s *Service) moveListing(ctx context.Context, t *tenant.Tenant, old *Room, replacement id.Room) error {
+	public, err := s.IsPublic(ctx, t.ID, old.NID)
+	if err != nil || !public {
+		return err
+	}
+	r, err := s.Lookup(ctx, t.ID, replacement)
+	if err != nil {
+		return err
+	}
+	if err := s.SetPublic(ctx, t.ID, r.NID, true); err != nil {
+		return err
+	}
+	return s.SetPublic(ctx, t.ID, old.NID, false)
+}
+
+// quieten raises the levels for sending and inviting in a room that has been replaced, if the user may, so that nobody goes on in it by mistake.
+func (s *Service) quieten(ctx context.Context, t *tenant.Tenant, user id.User, old *Room) error {
+	state, err := s.CurrentState(ctx, t.ID, old)
+	if err != nil {
+		return err
+	}
+	e, err := s.StateEvent(ctx, t.ID, state, event.Key{Type: "m.room.power_levels"})
+	if err != nil || e == nil {
+		return err
+	}
+	var levels map[string]jsontext.Value
+	if json.Unmarshal(e.Content(), &levels) != nil {
+		return nil
+	}
+	quiet := max(50, whole(levels["users_default"])+1)
+	changed := false
+	for _, k := range []string{"events_default", "invite"} {
+		if whole(levels[k]) < quiet {
+			levels[k], changed = jsontext.Value(strconv.FormatInt(quiet, 10)), true
+		}
+	}
+	if !changed {
+		return nil
+	}
+	content, err := json.Marshal(levels, json.Deterministic(true))
+	if err != nil {
+		return err
+	}
+	d := stateDraft("m.room.power_levels", "", content)
+	d.Room, d.Sender = old.ID, user
+	if _, err := s.append(ctx, t, old, d, nil); err != nil && !errors.Is(err, mxerror.Forbidden) {
+		return err
+	}
+	return nil
+}
+
+// whole reads a level; absent or of another type it counts as 0.
+func whole(raw jsontext.Value) int64 {
+	var n int64
+	if json.Unmarshal(raw, &n) != nil {
+		return 0
+	}
+	return n
 }
 
 // takeOver copies what a replacement room keeps.

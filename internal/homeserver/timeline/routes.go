@@ -13,6 +13,7 @@ const (
 	v1       = "/_matrix/client/v1"
 	v3       = "/_matrix/client/v3"
 	legacyR0 = "/_matrix/client/r0"
+	unstable = "/_matrix/client/unstable"
 )
 
 // Routes lists what reads rooms. Those of v3 are served under r0 too, where older clients still call them.
@@ -26,6 +27,12 @@ func (s *Service) Routes() []httpapi.Route {
 	routes := []httpapi.Route{
 		{Method: get, Path: v3 + "/joined_rooms", Access: user, Rate: read, Handle: s.joinedRooms},
 		{Method: "POST", Path: v3 + "/search", Access: httpapi.User, Rate: limit.Search, Handle: s.search},
+		{Method: "POST", Path: room + "/report", Access: httpapi.User, Rate: limit.Write, Handle: s.reportRoom},
+		{Method: "POST", Path: room + "/report/{eventId}", Access: httpapi.User, Rate: limit.Write, Handle: s.reportEvent},
+		{Method: "POST", Path: v3 + "/users/{userId}/report", Access: httpapi.User, Rate: limit.Write, Handle: s.reportUser},
+		{Method: get, Path: "/_konsil/admin/v1/reports", Access: httpapi.Admin, Rate: read, Handle: s.reports},
+		{Method: get, Path: v1 + "/mutual_rooms", Access: httpapi.User, Rate: read, Handle: s.mutualRooms},
+		{Method: get, Path: unstable + "/uk.half-shot.msc2666/user/mutual_rooms", Access: httpapi.User, Rate: read, Handle: s.mutualRooms},
 		{Method: get, Path: room + "/messages", Access: user, Rate: read, Handle: s.messages},
 		{Method: get, Path: room + "/context/{eventId}", Access: user, Rate: read, Handle: s.context},
 		{Method: get, Path: room + "/event/{eventId}", Access: user, Rate: read, Handle: s.event},

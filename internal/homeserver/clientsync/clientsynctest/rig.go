@@ -157,7 +157,7 @@ func New(t testing.TB, db *database.DB) *Rig {
 
 func (g *Rig) wire(t testing.TB, r *accounttest.Rig, ring *keyring.Ring) []httpapi.Route {
 	g.Rooms = room.New(room.Options{DB: r.DB, Committer: r.Committer, Feed: r.Feed, Keyring: ring, Tenants: r.Tenants, Policy: policy.Open{},
-		Log: slog.New(slog.DiscardHandler), Exists: r.Accounts.Exists, Class: push.Class,
+		Log: slog.New(slog.DiscardHandler), Exists: r.Accounts.Exists, MayInvite: r.Accounts.MayInvite, Class: push.Class,
 		Stored: func(ctx context.Context, t tenant.ID, e *room.Event, state room.State, plan *stream.Plan) error {
 			return g.Push.Highlights(ctx, t, e, state, plan)
 		}})
