@@ -70,12 +70,12 @@ func (s *Service) Close() { s.close() }
 
 // Routes lists /sync, under r0 too, where older clients still call it, and simplified sliding sync under its stable and its unstable name.
 func (s *Service) Routes() []httpapi.Route {
-	return []httpapi.Route{
+	return append(s.oldRoutes(), []httpapi.Route{
 		{Method: "GET", Path: "/_matrix/client/v3/sync", Access: httpapi.AnyUser, Rate: limit.Sync, Handle: s.handle},
 		{Method: "GET", Path: "/_matrix/client/r0/sync", Access: httpapi.AnyUser, Rate: limit.Sync, Handle: s.handle},
 		{Method: "POST", Path: "/_matrix/client/v4/sync", Access: httpapi.AnyUser, Rate: limit.Sync, Handle: s.slide(true)},
 		{Method: "POST", Path: "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync", Access: httpapi.AnyUser, Rate: limit.Sync, Handle: s.slide(false)},
-	}
+	}...)
 }
 
 // maxWait bounds how long a sync waits, in ms: intermediaries close quiet connections sooner or later.

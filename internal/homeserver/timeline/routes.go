@@ -33,6 +33,8 @@ func (s *Service) Routes() []httpapi.Route {
 		{Method: get, Path: "/_konsil/admin/v1/reports", Access: httpapi.Admin, Rate: read, Handle: s.reports},
 		{Method: get, Path: v1 + "/mutual_rooms", Access: httpapi.User, Rate: read, Handle: s.mutualRooms},
 		{Method: get, Path: unstable + "/uk.half-shot.msc2666/user/mutual_rooms", Access: httpapi.User, Rate: read, Handle: s.mutualRooms},
+		{Method: get, Path: room + "/initialSync", Access: user, Rate: read, Handle: s.roomInitialSync},
+		{Method: get, Path: v3 + "/events/{eventId}", Access: user, Rate: read, Handle: s.oldEvent},
 		{Method: get, Path: room + "/messages", Access: user, Rate: read, Handle: s.messages},
 		{Method: get, Path: room + "/context/{eventId}", Access: user, Rate: read, Handle: s.context},
 		{Method: get, Path: room + "/event/{eventId}", Access: user, Rate: read, Handle: s.event},

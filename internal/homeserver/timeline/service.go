@@ -52,6 +52,11 @@ func (s *Service) enter(ctx context.Context, r *httpapi.Request) (*view, error) 
 	if err != nil {
 		return nil, err
 	}
+	return s.enterRoom(ctx, r, rid)
+}
+
+// enterRoom is enter for a room that is not named in the path.
+func (s *Service) enterRoom(ctx context.Context, r *httpapi.Request, rid id.Room) (*view, error) {
 	refused := mxerror.Forbidden.With("You are not in this room.")
 	found, err := s.rooms.Lookup(ctx, r.Tenant.ID, rid)
 	if err != nil {
