@@ -183,7 +183,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		IdentityProviders: func(t *tenant.Tenant) []account.IdentityProvider { return issuer.IdentityProviders(t) },
 		Issuer:            func(r *httpapi.Request) (string, string) { return issuer.Issuer(r) },
 		AccountPage:       func(r *httpapi.Request, query url.Values) string { return issuer.AccountPage(r, query) },
-		PasswordChanged: func(ctx context.Context, t *tenant.Tenant, user id.User) error {
+		SignedOut: func(ctx context.Context, t *tenant.Tenant, user id.User) error {
 			return issuer.EndBrowsers(ctx, t, user)
 		},
 		Acquainted: func(ctx context.Context, t *tenant.Tenant, user id.User) (map[id.User]struct{}, error) {

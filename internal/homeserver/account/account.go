@@ -52,8 +52,8 @@ type Options struct {
 	RemoteProfile func(ctx context.Context, t *tenant.Tenant, user id.User, field string) (map[string]jsontext.Value, error)
 	// Acquainted returns the users of other servers whom the user may find in the user directory because they share a room.
 	Acquainted func(ctx context.Context, t *tenant.Tenant, user id.User) (map[id.User]struct{}, error)
-	// PasswordChanged signs a user out of what is not a device: browsers on the account pages.
-	PasswordChanged func(ctx context.Context, t *tenant.Tenant, user id.User) error
+	// SignedOut ends what is not a device when the password changes or all sessions end: browsers on the account pages, codes under way.
+	SignedOut func(ctx context.Context, t *tenant.Tenant, user id.User) error
 	// IdentityProviders are the ways of single sign-on of a tenant, where there is more than one; nil otherwise.
 	IdentityProviders func(t *tenant.Tenant) []IdentityProvider
 	// Issuer names the OAuth 2.0 issuer and the account page for discovery in /.well-known/matrix/client; nil without one.

@@ -220,6 +220,11 @@ func (s *Service) logout(ctx context.Context, r *httpapi.Request) (any, error) {
 }
 
 func (s *Service) logoutAll(ctx context.Context, r *httpapi.Request) (any, error) {
+	if s.o.SignedOut != nil {
+		if err := s.o.SignedOut(ctx, r.Tenant, r.Session.User); err != nil {
+			return nil, err
+		}
+	}
 	return nil, s.removeDevicesExcept(ctx, r.Tenant, r.Session.User, "")
 }
 

@@ -147,8 +147,8 @@ func (s *Service) SetPassword(ctx context.Context, t *tenant.Tenant, user id.Use
 	if err == nil && n == 0 {
 		err = mxerror.NotFound.With("no such user")
 	}
-	if err == nil && s.o.PasswordChanged != nil {
-		err = s.o.PasswordChanged(ctx, t, user)
+	if err == nil && s.o.SignedOut != nil {
+		err = s.o.SignedOut(ctx, t, user)
 	}
 	return err
 }

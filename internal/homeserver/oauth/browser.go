@@ -138,6 +138,9 @@ func (s *Service) EndBrowsers(ctx context.Context, t *tenant.Tenant, user id.Use
 		if _, err := tx.Exec(ctx, "DELETE FROM oauth_code WHERE tenant = $1 AND user_id = $2 AND used = 0", int64(t.ID), string(user)); err != nil {
 			return err
 		}
+		if _, err := tx.Exec(ctx, "DELETE FROM oauth_device_code WHERE tenant IN ($1, $2) AND user_id = $3", int64(t.ID), int64(cell), string(user)); err != nil {
+			return err
+		}
 		_, err := tx.Exec(ctx, "DELETE FROM browser_session WHERE tenant = $1 AND user_id = $2", int64(t.ID), string(user))
 		return err
 	})

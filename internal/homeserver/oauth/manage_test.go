@@ -41,6 +41,20 @@ func TestAccountPage(t *testing.T) {
 	})
 }
 
+// TestLogoutAllEndsBrowsers: signing out everywhere leaves no way back without the password.
+func TestLogoutAllEndsBrowsers(t *testing.T) {
+	each(t, func(t *testing.T, g *rig) {
+		alice := g.User(g.A, "alice")
+		b := g.tab("a.test")
+		client := b.client(nil)
+		code := b.code(client, "alice")
+		b.get(manage).has("Ihr Konto")
+		alice.Do("POST", v3+"/logout/all", m{}).OK(nil)
+		b.get(manage).has("Anmelden zum eigenen Konto")
+		b.send(token, exchange(client, code)).fails(400, "invalid_grant")
+	})
+}
+
 func TestChangePasswordOnThePage(t *testing.T) {
 	each(t, func(t *testing.T, g *rig) {
 		alice := g.User(g.A, "alice")

@@ -85,7 +85,7 @@ func newRig(t testing.TB, db *database.DB, change func(*oauth.Options)) *rig {
 		o.Issuer = func(r *httpapi.Request) (issuer, page string) { return g.oauth.Issuer(r) }
 		o.IdentityProviders = func(t *tenant.Tenant) []account.IdentityProvider { return g.oauth.IdentityProviders(t) }
 		o.AccountPage = func(r *httpapi.Request, q url.Values) string { return g.oauth.AccountPage(r, q) }
-		o.PasswordChanged = func(ctx context.Context, t *tenant.Tenant, user id.User) error {
+		o.SignedOut = func(ctx context.Context, t *tenant.Tenant, user id.User) error {
 			return g.oauth.EndBrowsers(ctx, t, user)
 		}
 	}, func(a *accounttest.Rig) []httpapi.Route {
