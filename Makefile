@@ -72,7 +72,7 @@ fuzz: needs-go ## Fuzz every parser for FUZZTIME each
 	@mkdir -p $(TOOLS)
 	$(call fuzzall,$(FUZZTIME),internal cmd)
 
-bench: build ## Measure (BENCH=send|tenants|resolve, DATABASE=sqlite|postgres)
+bench: build ## Measure (BENCH=send|tenants|resolve|directory, DATABASE=sqlite|postgres)
 	@./konsil bench $(BENCH) --database $(DATABASE) $(ARGS)
 
 fmt: needs-go ## Format all Go files
@@ -81,6 +81,7 @@ fmt: needs-go ## Format all Go files
 docs: needs-go ## Write the generated documentation again
 	@$(GO) run ./cmd/konsil check-config --document >docs/configuration.md
 	@$(GO) test $(TAGS) -count=1 ./internal/server -run '^TestMatrixSupport$$' -write-support
+	@$(GO) test $(TAGS) -count=1 ./internal/telematik/permission -run '^TestRulesDocument$$' -write-rules
 
 .PHONY: needs-go
 needs-go:

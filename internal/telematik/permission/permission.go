@@ -14,7 +14,6 @@ import (
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/policy"
 	"github.com/konsil-health/konsil/internal/matrix/id"
-	"github.com/konsil-health/konsil/internal/matrix/mxerror"
 )
 
 // Members is the federation list as this package needs it. Package fedlist implements it.
@@ -44,11 +43,6 @@ var _ policy.Policy = (*Rules)(nil)
 // New returns the rules of a cell.
 func New(o Options) *Rules { return &Rules{o} }
 
-// notListed is the refusal of stage 1 (A_25534).
-func notListed(server id.Server) error {
-	return mxerror.Forbidden.With("%s kann nicht in der Föderation gefunden werden. / %s is not a member of the federation.", server, server)
-}
-
 // Federate is stage 1: both domains are on the federation list (AF_10064-02, A_25534). A tenant that has been struck from the list talks with
 // nobody, neighbours included (engine rule 24).
 func (r *Rules) Federate(ctx context.Context, t *tenant.Tenant, peer id.Server) error {
@@ -68,10 +62,10 @@ func (r *Rules) listed(ctx context.Context, server id.Server) (insurance bool, e
 	listed, insurance, err := r.o.Members.Member(ctx, server)
 	if err != nil {
 		r.o.Log.Error("federation list", "error", err)
-		return false, mxerror.Forbidden.With("Die Föderationsliste ist nicht aktuell; Nachrichten zu anderen Institutionen sind gesperrt. / The federation list is out of date; communication with other institutions is blocked.")
+		return false, ruleFresh.refuse()
 	}
 	if !listed {
-		return false, notListed(server)
+		return false, ruleListed.refuse(server, server)
 	}
 	return insurance, nil
 }
@@ -91,7 +85,7 @@ func (r *Rules) Invite(ctx context.Context, t *tenant.Tenant, i policy.Invite) e
 		}
 	}
 	if inviterInsured && inviteeInsured {
-		return mxerror.Forbidden.With("Versicherte können einander nicht einladen. / Insured people cannot invite each other.")
+		return ruleInsured.refuse()
 	}
 	if invitee != t.Name {
 		return nil
@@ -114,7 +108,7 @@ func (r *Rules) configured(ctx context.Context, t *tenant.Tenant, i policy.Invit
 		}
 	}
 	if !config.Allows(i.Inviter, inviterInsured) {
-		return mxerror.Forbidden.With("Die eingeladene Person möchte keine Einladung von Ihnen. / The invite was blocked by the invitee's permission configuration.")
+		return ruleConfigured.refuse()
 	}
 	return nil
 }
@@ -138,14 +132,14 @@ const roomTypeV2 = `"de.gematik.tim.roomtype.default.v2"`
 
 // CreateRoom holds new rooms to the rules and rewrites what the requirements set silently.
 func (r *Rules) CreateRoom(_ context.Context, t *tenant.Tenant, _ id.User, req *policy.CreateRoom) error {
-	if len(req.Invite) > 1 { // A_25368-01
-		return mxerror.Forbidden.With("Beim Anlegen eines Raums kann höchstens eine Person eingeladen werden. / At most one person can be invited when a room is created.")
+	if len(req.Invite) > 1 {
+		return ruleOneInvitee.refuse()
 	}
 	if req.RoomVersion != "" && !slices.Contains(versions, req.RoomVersion) {
-		return mxerror.UnsupportedRoomVersion.With("New rooms have version 9 or 10.")
+		return ruleRoomVersion.refuse()
 	}
 	if string(req.CreationContent["type"]) == roomTypeV2 {
-		return mxerror.New(400, "M_FORBIDDEN", "Rooms of this type cannot be created yet.")
+		return ruleRoomType.refuse()
 	}
 	public := req.Visibility == "public" || req.Preset == "public_chat"
 	for _, e := range req.InitialState {
@@ -154,10 +148,10 @@ func (r *Rules) CreateRoom(_ context.Context, t *tenant.Tenant, _ id.User, req *
 		}
 	}
 	if public {
-		if t.Insurance { // A_26015-02
-			return mxerror.Forbidden.With("Für Versicherte gibt es keine öffentlichen Räume. / There are no public rooms for insured people.")
+		if t.Insurance {
+			return ruleNoPublic.refuse()
 		}
-		if req.CreationContent == nil { // A_26515-01
+		if req.CreationContent == nil {
 			req.CreationContent = map[string]jsontext.Value{}
 		}
 		req.CreationContent["m.federate"] = jsontext.Value("false")
@@ -186,21 +180,21 @@ func roomState(t *tenant.Tenant, typ string, content jsontext.Value, federated b
 	switch typ {
 	case "m.room.join_rules":
 		rule := field(content, "join_rule")
-		if t.Insurance && rule != "invite" && rule != "private" { // A_26015-02
-			return mxerror.Forbidden.With("Räume von Versicherten stehen nur Eingeladenen offen. / Rooms of insured people are open to invited people only.")
+		if t.Insurance && rule != "invite" && rule != "private" {
+			return ruleInviteOnly.refuse()
 		}
-		if rule == "public" && federated { // A_28271
-			return mxerror.New(400, "M_INVALID_ROOM_STATE", "A room that other servers can join cannot become public.")
+		if rule == "public" && federated {
+			return ruleLaterPublic.refuse()
 		}
 	case "m.room.history_visibility":
 		if field(content, "history_visibility") != "world_readable" {
 			return nil
 		}
 		if t.Insurance {
-			return mxerror.Forbidden.With("Rooms of insured people cannot be world readable.")
+			return ruleWorldEPA.refuse()
 		}
-		if federated { // A_25481
-			return mxerror.New(400, "M_INVALID_ROOM_STATE", "A room that other servers can join cannot be world readable.")
+		if federated {
+			return ruleWorld.refuse()
 		}
 	}
 	return nil
@@ -211,14 +205,14 @@ const maxRedactionAge = 24 * 60 * 60 * 1000
 
 // Event checks what a local user wants to send.
 func (r *Rules) Event(_ context.Context, t *tenant.Tenant, e policy.Event) error {
-	if relType(e.Content) == "m.thread" { // A_25395-02
-		return mxerror.New(400, "M_FORBIDDEN", "Threads are not part of the TI-Messenger.")
+	if relType(e.Content) == "m.thread" {
+		return ruleThreads.refuse()
 	}
-	if e.Type == "m.reaction" && !oneEmoji(reactionKey(e.Content)) { // A_26228-01
-		return mxerror.BadJSON.With("A reaction is exactly one emoji.")
+	if e.Type == "m.reaction" && !oneEmoji(reactionKey(e.Content)) {
+		return ruleEmoji.refuse()
 	}
 	if e.Redacts != "" && e.RedactsAge > maxRedactionAge {
-		return mxerror.Forbidden.With("Nachrichten können nur innerhalb von 24 Stunden gelöscht werden. / Messages can be deleted within 24 hours only.")
+		return ruleRedaction.refuse()
 	}
 	if e.StateKey == nil {
 		return nil
@@ -229,12 +223,12 @@ func (r *Rules) Event(_ context.Context, t *tenant.Tenant, e policy.Event) error
 // Route closes what the network does not have.
 func (r *Rules) Route(_ context.Context, t *tenant.Tenant, _, pattern string, _ *httpapi.Session) error {
 	switch {
-	case strings.HasSuffix(pattern, "/preview_url"): // A_26344
-		return mxerror.Unrecognized
+	case strings.HasSuffix(pattern, "/preview_url"):
+		return rulePreview.refuse()
 	case strings.Contains(pattern, "/thirdparty/"): // no third networks
-		return mxerror.Unrecognized
-	case strings.HasSuffix(pattern, "/publicRooms") && t.Insurance: // A_28587
-		return mxerror.Forbidden.With("There are no public rooms for insured people.")
+		return ruleThird.refuse()
+	case strings.HasSuffix(pattern, "/publicRooms") && t.Insurance:
+		return ruleNoList.refuse()
 	}
 	return nil
 }
@@ -247,7 +241,7 @@ func (r *Rules) Localpart(_ context.Context, t *tenant.Tenant, wished string) (s
 	}
 	wished = strings.ToUpper(wished) // login names are kept in small letters
 	if !kvnr.MatchString(wished) {
-		return "", mxerror.InvalidUsername.With("Insured people are registered by their KVNR: a letter and nine digits.")
+		return "", ruleKVNR.refuse()
 	}
 	return InsuredLocalpart(wished), nil
 }
