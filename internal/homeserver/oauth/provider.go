@@ -49,6 +49,7 @@ type discovered struct {
 const (
 	discoveryLife     = time.Hour
 	keysRefetch       = time.Minute
+	failureLife       = 30 * time.Second
 	maxProviderAnswer = 1 << 20
 	providerTimeout   = 10 * time.Second
 )
@@ -60,6 +61,8 @@ type remote struct {
 	keys       []jose.JSONWebKey
 	discovered time.Time
 	fetched    time.Time
+	failure    error // of the last discovery, so that a provider that does not answer holds up nobody else
+	failed     time.Time
 	http       *http.Client
 }
 
@@ -128,6 +131,22 @@ func (s *Service) discover(ctx context.Context, p *Provider) (*discovered, error
 	if r.metadata != nil && now.Sub(r.discovered) < discoveryLife {
 		return r.metadata, nil
 	}
+	if r.failure != nil && now.Sub(r.failed) < failureLife {
+		return nil, r.failure
+	}
+	d, err := r.ask(ctx, p)
+	if err != nil {
+		if ctx.Err() == nil {
+			r.failure, r.failed = err, now
+		}
+		return nil, err
+	}
+	r.metadata, r.discovered, r.failure = d, now, nil
+	return d, nil
+}
+
+// ask fetches and checks a provider's metadata.
+func (r *remote) ask(ctx context.Context, p *Provider) (*discovered, error) {
 	var d discovered
 	if err := r.get(ctx, strings.TrimRight(p.Issuer, "/")+"/.well-known/openid-configuration", &d); err != nil {
 		return nil, err
@@ -141,8 +160,7 @@ func (s *Service) discover(ctx context.Context, p *Provider) (*discovered, error
 			return nil, fmt.Errorf("identity provider %s names %q, which is no https address", p.Issuer, address)
 		}
 	}
-	r.metadata, r.discovered = &d, now
-	return r.metadata, nil
+	return &d, nil
 }
 
 // keySet returns the provider's keys; again asks for them anew, at most once a minute, because a key may have been added.

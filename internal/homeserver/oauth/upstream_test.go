@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/go-jose/go-jose/v4"
@@ -32,6 +33,7 @@ type idp struct {
 	claims m                 // over the right ones
 	codes  map[string]url.Values
 	g      *rig // its clock is the provider's
+	asked  atomic.Int64
 }
 
 func newIDP(t testing.TB) *idp {
@@ -42,6 +44,10 @@ func newIDP(t testing.TB) *idp {
 	}
 	p := &idp{t: t, key: key, signer: key, codes: map[string]url.Values{}}
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /elsewhere/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) {
+		p.asked.Add(1)
+		http.NotFound(w, r)
+	})
 	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
 		p.write(w, m{"issuer": p.url, "authorization_endpoint": p.url + "/auth", "token_endpoint": p.url + "/token", "jwks_uri": p.url + "/keys"})
 	})
@@ -279,5 +285,14 @@ func TestProviderAway(t *testing.T) {
 		b := g.tab("a.test")
 		b.get(manage).is(200)
 		b.submit(manage, "provider").is(502).has("antwortet nicht")
+		b.get(manage).is(200)
+		if n := p.asked.Load(); n != 1 { // whoever comes meanwhile does not wait for it again
+			t.Errorf("asked %d times", n)
+		}
+		g.pass(31 * 1e9)
+		b.get(manage).is(200)
+		if n := p.asked.Load(); n != 2 {
+			t.Errorf("asked %d times", n)
+		}
 	})
 }
