@@ -106,7 +106,11 @@ func (w *walker) path(route httpapi.Route, other map[string]string) string {
 	segments := strings.Split(route.Path, "/")
 	for i, s := range segments {
 		if name, ok := strings.CutPrefix(s, "{"); ok {
-			segments[i] = url.PathEscape(values[strings.TrimSuffix(strings.TrimSuffix(name, "}"), "...")])
+			value, known := values[strings.TrimSuffix(strings.TrimSuffix(name, "}"), "...")]
+			if !known {
+				value = "x"
+			}
+			segments[i] = url.PathEscape(value)
 		}
 	}
 	return strings.TrimSuffix(strings.Join(segments, "/"), "/")
