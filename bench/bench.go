@@ -31,12 +31,16 @@ type Options struct {
 	Tenants int
 	// Entries is how many entries bench directory imports; 0 is 1.5 million.
 	Entries int
+	// Members is how many members the room of bench join has; 0 is 10,000.
+	Members int
 	// Profile names a file for a CPU profile of the server under the heaviest load; HeapProfile one of its memory afterwards.
 	Profile, HeapProfile string
 	// Timers makes bench tenants count the server's timers too. That records every allocation, so times and memory mean less then.
 	Timers bool
 	// Progress is told what happens; nil for nobody.
 	Progress func(text string)
+
+	extra string // further lines of the server's configuration
 }
 
 // Report is what a bench found. Names of figures end with their unit where they have one.
@@ -49,7 +53,9 @@ type Report struct {
 }
 
 // Names lists the benches.
-func Names() []string { return []string{"directory", "send", "tenants", "resolve"} }
+func Names() []string {
+	return []string{"directory", "send", "tenants", "resolve", "federation", "join", "neighbours"}
+}
 
 // Run runs a bench. It ends by itself; when ctx ends first it stops and cleans up at once.
 func Run(ctx context.Context, name string, o Options) (*Report, error) {
@@ -72,6 +78,12 @@ func Run(ctx context.Context, name string, o Options) (*Report, error) {
 	if o.Entries < 100 || o.Entries > 5_000_000 {
 		return nil, fmt.Errorf("%d entries: expected 100 to 5000000", o.Entries)
 	}
+	if o.Members == 0 {
+		o.Members = 10_000
+	}
+	if o.Members < 1 || o.Members > 200_000 {
+		return nil, fmt.Errorf("%d members: expected 1 to 200000", o.Members)
+	}
 	if o.Postgres == "" {
 		o.Postgres = "postgres://postgres@127.0.0.1:5432/postgres?sslmode=disable"
 	}
@@ -89,6 +101,12 @@ func Run(ctx context.Context, name string, o Options) (*Report, error) {
 	case "resolve":
 		r.Database = "no database"
 		return r, resolve(ctx, o, r)
+	case "federation":
+		return r, federation(ctx, o, r)
+	case "join":
+		return r, join(ctx, o, r)
+	case "neighbours":
+		return r, neighbours(ctx, o, r)
 	}
 	return nil, fmt.Errorf("bench %q: there are %s", name, strings.Join(Names(), ", "))
 }

@@ -43,6 +43,10 @@ func (c *client) close() { c.conn.Close() }
 
 // do sends a request and returns status and body; the body is overwritten by the next call.
 func (c *client) do(method, path, token string, body []byte) (int, []byte, error) {
+	return c.doWithin(answerWithin, method, path, token, body)
+}
+
+func (c *client) doWithin(d time.Duration, method, path, token string, body []byte) (int, []byte, error) {
 	b := c.out[:0]
 	b = append(b, method...)
 	b = append(b, ' ')
@@ -60,7 +64,7 @@ func (c *client) do(method, path, token string, body []byte) (int, []byte, error
 	b = append(b, "\r\n\r\n"...)
 	b = append(b, body...)
 	c.out = b
-	if err := c.conn.SetDeadline(time.Now().Add(answerWithin)); err != nil {
+	if err := c.conn.SetDeadline(time.Now().Add(d)); err != nil {
 		return 0, nil, err
 	}
 	if _, err := c.conn.Write(b); err != nil {
@@ -111,6 +115,10 @@ func (c *client) answer() (int, []byte, error) {
 
 // call is do for the preparation: JSON in and out, anything but 200 is an error.
 func (c *client) call(method, path, token string, in any, out any) error {
+	return c.callWithin(answerWithin, method, path, token, in, out)
+}
+
+func (c *client) callWithin(d time.Duration, method, path, token string, in any, out any) error {
 	var body []byte
 	if in != nil {
 		var err error
@@ -118,7 +126,7 @@ func (c *client) call(method, path, token string, in any, out any) error {
 			return err
 		}
 	}
-	status, answer, err := c.do(method, path, token, body)
+	status, answer, err := c.doWithin(d, method, path, token, body)
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", method, path, err)
 	}

@@ -26,8 +26,8 @@ import (
 // process is a running `konsil serve`.
 type process struct {
 	cmd *exec.Cmd
-	// client and operator are the addresses it listens on; client is that of the central services where there is no homeserver.
-	client, operator string
+	// client, federation and operator are the addresses it listens on; client is that of the central services where there is no homeserver.
+	client, federation, operator string
 	// ready is the time from process start to the first line that says so.
 	ready time.Duration
 	// log collects what it wrote, for errors.
@@ -47,7 +47,7 @@ environment: development
 data: %q
 database: {url: %q}
 tenants: [%s]
-listeners: {client: ["127.0.0.1:0"], operator: "127.0.0.1:0"}
+listeners: {client: ["127.0.0.1:0"], operator: "127.0.0.1:0", federation: [{address: "127.0.0.1:0", plain: true}]}
 registration: {mode: open}
 rate_limits: false
 presence: false
@@ -61,7 +61,7 @@ func start(ctx context.Context, o Options, p *place, tenants ...string) (*proces
 		quoted[i] = strconv.Quote(t)
 	}
 	file := filepath.Join(p.folder, "konsil.yaml")
-	if err := os.WriteFile(file, fmt.Appendf(nil, configuration, p.folder, p.url, strings.Join(quoted, ", ")), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(fmt.Sprintf(configuration, p.folder, p.url, strings.Join(quoted, ", "))+o.extra), 0o600); err != nil {
 		return nil, err
 	}
 	return startFile(ctx, o, file)
@@ -103,13 +103,14 @@ func (s *process) read(r io.Reader, ready chan struct{}) {
 	for lines.Scan() {
 		s.log.add(lines.Bytes())
 		var line struct {
-			Msg      string `json:"msg"`
-			Client   string `json:"client"`
-			Central  string `json:"central"`
-			Operator string `json:"operator"`
+			Msg        string `json:"msg"`
+			Client     string `json:"client"`
+			Federation string `json:"federation"`
+			Central    string `json:"central"`
+			Operator   string `json:"operator"`
 		}
 		if s.client == "" && json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "ready" {
-			if s.client, s.operator = line.Client, line.Operator; s.client == "" {
+			if s.client, s.federation, s.operator = line.Client, line.Federation, line.Operator; s.client == "" {
 				s.client = line.Central
 			}
 			close(ready)

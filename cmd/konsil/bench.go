@@ -13,15 +13,16 @@ import (
 
 // benchCommand is konsil bench.
 type benchCommand struct {
-	Name     string        `arg:"" enum:"directory,send,tenants,resolve" help:"What to measure: directory (import and search), send (durable messages per second), tenants (what idle tenants cost), resolve (state resolution by conflicted events)."`
+	Name     string        `arg:"" enum:"directory,send,tenants,resolve,federation,join,neighbours" help:"What to measure: directory (import and search), send (durable messages per second), tenants (what idle tenants cost), resolve (state resolution by conflicted events), federation (PDUs per second from one busy server), join (a big room over federation), neighbours (messages between two tenants)."`
 	Database string        `enum:"sqlite,postgres" default:"sqlite" help:"sqlite or postgres."`
 	Postgres string        `placeholder:"URL" help:"PostgreSQL server, on which a schema is made and dropped. Default: postgres on 127.0.0.1:5432."`
 	Folder   string        `type:"path" placeholder:"DIR" help:"Where data lies meanwhile. Should be a real disk. Default: the system's temporary folder."`
 	Duration time.Duration `default:"5s" help:"How long each load lasts, at most 1m."`
 	Tenants  int           `default:"10000" help:"For tenants: how many are compared with ten."`
 	Entries  int           `default:"1500000" help:"For directory: how many entries are imported."`
+	Members  int           `default:"10000" help:"For join: how many members the room has."`
 	JSON     bool          `name:"json" help:"Print one JSON object instead of a table."`
-	Profile  string        `type:"path" placeholder:"FILE" help:"For send: write a CPU profile of the server under 64 senders."`
+	Profile  string        `type:"path" placeholder:"FILE" help:"For send, federation, neighbours: write a CPU profile of the server under the load."`
 	Heap     string        `type:"path" placeholder:"FILE" help:"For send: write a heap profile of the server."`
 }
 
@@ -32,7 +33,7 @@ func (c *benchCommand) Run(ctx context.Context) error {
 		return err
 	}
 	report, err := bench.Run(ctx, c.Name, bench.Options{Program: program, Database: c.Database, Postgres: c.Postgres, Folder: c.Folder,
-		Duration: c.Duration, Tenants: c.Tenants, Entries: c.Entries, Profile: c.Profile, HeapProfile: c.Heap,
+		Duration: c.Duration, Tenants: c.Tenants, Entries: c.Entries, Members: c.Members, Profile: c.Profile, HeapProfile: c.Heap,
 		Progress: func(text string) { fmt.Fprintln(os.Stderr, text) }})
 	if err != nil {
 		return err

@@ -238,10 +238,17 @@ func (s *Service) receiveRoom(ctx context.Context, t *tenant.Tenant, origin id.S
 	if err != nil {
 		return err
 	}
+	good := make([]*event.Event, 0, len(events))
+	for _, e := range valid {
+		if e != nil {
+			good = append(good, e)
+		}
+	}
+	received := s.Rooms.ReceiveAll(ctx, t, origin, good)
 	for i, e := range events {
 		reason := reasons[i]
 		if reason == nil {
-			reason = s.Rooms.Receive(ctx, t, origin, valid[i])
+			reason, received = received[0], received[1:]
 		}
 		if reason == nil {
 			report(e.ID(), "")

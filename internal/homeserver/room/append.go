@@ -448,6 +448,7 @@ func (s *Service) commit(ctx context.Context, t *tenant.Tenant, r *Room, prepare
 	for attempt := 0; ; attempt++ {
 		b, lineage, pending, err := s.turn(ctx, t, sl, prepare)
 		if err == nil {
+			handedOver(ctx)
 			var first int64
 			if first, err = pending.Wait(ctx); err == nil {
 				return s.committed(t.ID, b, first), nil
@@ -496,8 +497,8 @@ func (s *Service) turn(ctx context.Context, t *tenant.Tenant, sl *slot, prepare 
 	}
 	pending := s.Committer.Submit(b.plan)
 	sl.advance(at, b.head, t.Name, b.members)
-	// The next turn reads this event before it is committed; in room versions 1 and 2 for its hash.
-	if b.event.IsState() || len(b.head.tips) == 0 || sl.room.Version.EventIDs == roomversion.EventIDInEvent {
+	// The next turn reads this event before it is committed; in room versions 1 and 2 for its hash. So does what follows a PDU in its transaction.
+	if b.event.IsState() || !a.own || len(b.head.tips) == 0 || sl.room.Version.EventIDs == roomversion.EventIDInEvent {
 		s.events.Set(eventKey{t.ID, b.event.ID()}, b.event)
 	}
 	return b, at.lineage, pending, nil

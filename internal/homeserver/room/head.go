@@ -227,6 +227,32 @@ func (s *Service) WaitingMembers(t tenant.ID, roomNID int64) (users []id.User, o
 	return sl.roster.local, true // replaced, never changed
 }
 
+// newest is the room's head in memory, which may be a little ahead of the database, else the stored one.
+func (s *Service) newest(ctx context.Context, t tenant.ID, r *Room) (*head, error) {
+	if sl, ok := s.heads.cache.Get(headKey{t, r.NID}); ok {
+		sl.mu.Lock()
+		h := sl.head
+		sl.mu.Unlock()
+		if h != nil {
+			return h, nil
+		}
+	}
+	return s.loadHead(ctx, t, r)
+}
+
+// residentNow is ServerInRoom for the tenant's own server, from memory where the room is warm.
+func (s *Service) residentNow(ctx context.Context, t *tenant.Tenant, r *Room) (bool, error) {
+	if sl, ok := s.heads.cache.Get(headKey{t.ID, r.NID}); ok {
+		sl.mu.Lock()
+		in := sl.roster != nil && len(sl.roster.local) > 0
+		sl.mu.Unlock()
+		if in {
+			return true, nil
+		}
+	}
+	return s.ServerInRoom(ctx, t.ID, r.NID, t.Name)
+}
+
 // encodeIDs writes a JSON list of event ids for room_head.extremities.
 func encodeIDs(ids []id.Event) string {
 	b := make([]byte, 1, 1+48*len(ids))

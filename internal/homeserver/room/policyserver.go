@@ -86,7 +86,11 @@ func (s *Service) recommended(ctx context.Context, t *tenant.Tenant, p *policySe
 
 // judged is recommended for an event that came from elsewhere: softFail is why the policy server does not recommend it.
 func (s *Service) judged(ctx context.Context, t *tenant.Tenant, r *Room, e *event.Event) (judged *event.Event, softFail string, err error) {
-	state, err := s.CurrentState(ctx, t.ID, r)
+	h, err := s.newest(ctx, t.ID, r)
+	if err != nil {
+		return nil, "", err
+	}
+	state, err := s.StateAt(ctx, t.ID, h.snapshot)
 	if err != nil {
 		return nil, "", err
 	}

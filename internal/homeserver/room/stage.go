@@ -6,6 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -51,7 +52,7 @@ func (s *Service) Receive(ctx context.Context, t *tenant.Tenant, origin id.Serve
 	if err != nil {
 		return err
 	}
-	in, err := s.ServerInRoom(ctx, t.ID, r.NID, t.Name)
+	in, err := s.residentNow(ctx, t, r)
 	if err != nil {
 		return err
 	}
@@ -68,7 +69,14 @@ func (s *Service) Receive(ctx context.Context, t *tenant.Tenant, origin id.Serve
 		}
 	}
 	if len(missing) == 0 {
-		return s.Accept(ctx, t, origin, e)
+		known, err := s.known(ctx, t.ID, []id.Event{e.ID()})
+		if err != nil {
+			return err
+		}
+		if k := known[e.ID()]; k != nil {
+			return s.durable(ctx, t.ID, k)
+		}
+		return s.take(ctx, t, origin, r, e)
 	}
 	_, err = s.DB.Exec(ctx, `INSERT INTO staging (tenant, room_id, event_id, origin, arrival, attempts, json) VALUES ($1, $2, $3, $4, $5, 0, $6)
 		ON CONFLICT (tenant, room_id, event_id) DO NOTHING`, int64(t.ID), string(r.ID), string(e.ID()), string(origin), database.NewID(), e.JSON())
@@ -77,6 +85,20 @@ func (s *Service) Receive(ctx context.Context, t *tenant.Tenant, origin id.Serve
 	}
 	s.stager.kick(t, r)
 	return nil
+}
+
+// durable makes sure that an event which memory knows has been committed: the same PDU may be under way in another transaction, and must not be
+// acknowledged on its account (engine rule 12).
+func (s *Service) durable(ctx context.Context, t tenant.ID, e *Event) error {
+	if e.Position > 0 {
+		return nil
+	}
+	var n int64
+	err := s.DB.QueryRow(ctx, "SELECT COUNT(*) FROM event_id WHERE tenant = $1 AND event_id = $2", int64(t), string(e.ID())).Scan(&n)
+	if err == nil && n == 0 {
+		err = fmt.Errorf("event %s is being committed", e.ID())
+	}
+	return err
 }
 
 // Resume works off what was staged when the program stopped. The composition root calls it once after the start.
