@@ -69,7 +69,7 @@ func (s *Service) Receive(ctx context.Context, t *tenant.Tenant, origin id.Serve
 		}
 	}
 	if len(missing) == 0 {
-		known, err := s.known(ctx, t.ID, []id.Event{e.ID()})
+		known, err := s.known(ctx, t.ID, r.NID, []id.Event{e.ID()})
 		if err != nil {
 			return err
 		}
