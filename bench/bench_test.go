@@ -163,3 +163,16 @@ func TestSend(t *testing.T) {
 		t.Errorf("JSON: %v\n%s", err, object.String())
 	}
 }
+
+// TestFederationBenches: a join over federation, a busy peer and two neighbours; what is asserted is that everything arrives.
+func TestFederationBenches(t *testing.T) {
+	t.Parallel()
+	for name, figure := range map[string]string{"join": "join_seconds", "federation": "pdus_per_second", "neighbours": "messages_per_second_between"} {
+		t.Run(name, func(t *testing.T) {
+			r := measure(t, name, bench.Options{Database: "sqlite", Duration: 300 * time.Millisecond, Members: 100})
+			if r.Figures[figure] <= 0 {
+				t.Errorf("%s: %v", figure, r.Figures)
+			}
+		})
+	}
+}

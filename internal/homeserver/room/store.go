@@ -70,10 +70,7 @@ func (s *Service) Events(ctx context.Context, t tenant.ID, ids []id.Event) (map[
 	}
 	for len(missing) > 0 {
 		n := min(len(missing), database.MaxMarks)
-		args := append([]any{int64(t)}, missing[:n]...)
-		rows, err := s.DB.Query(ctx, selectEvent+`JOIN event_id i ON i.tenant = e.tenant AND i.event = e.event
-			WHERE e.tenant = $1 AND i.tenant = $1 AND i.event_id IN (`+database.Marks(2, n)+")", args...)
-		found, err := database.All(rows, err, scanEvent)
+		found, err := s.readEvents(ctx, t, missing[:n])
 		if err != nil {
 			return nil, err
 		}
@@ -84,6 +81,31 @@ func (s *Service) Events(ctx context.Context, t tenant.ID, ids []id.Event) (map[
 		missing = missing[n:]
 	}
 	return out, nil
+}
+
+// fewEvents is up to how many events are read in one step.
+const fewEvents = 20
+
+// readEvents reads events by their ids. Many of them are read in two steps, each of which has one index to go by: the plan that PostgreSQL once
+// made for a table that was still empty otherwise compares every event with every id.
+func (s *Service) readEvents(ctx context.Context, t tenant.ID, ids []any) ([]*Event, error) {
+	args := append([]any{int64(t)}, ids...)
+	if len(ids) <= fewEvents {
+		rows, err := s.DB.Query(ctx, selectEvent+`JOIN event_id i ON i.tenant = e.tenant AND i.event = e.event
+			WHERE e.tenant = $1 AND i.tenant = $1 AND i.event_id IN (`+database.Marks(2, len(ids))+")", args...)
+		return database.All(rows, err, scanEvent)
+	}
+	rows, err := s.DB.Query(ctx, "SELECT event FROM event_id WHERE tenant = $1 AND event_id IN ("+database.Marks(2, len(ids))+")", args...)
+	nids, err := database.All(rows, err, database.Column[int64])
+	if err != nil || len(nids) == 0 {
+		return nil, err
+	}
+	args = args[:1]
+	for _, n := range nids {
+		args = append(args, n)
+	}
+	rows, err = s.DB.Query(ctx, selectEvent+"WHERE e.tenant = $1 AND e.event IN ("+database.Marks(2, len(nids))+")", args...)
+	return database.All(rows, err, scanEvent)
 }
 
 // known returns which of the events are stored as part of the room's graph, that is not as outliers and not in another room (engine rule 16).
