@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"os"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/konsil-health/konsil/internal/foundation/config"
 	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
@@ -47,7 +49,7 @@ func (n *node) follow(ctx context.Context, c *config.Config, log *slog.Logger) e
 		return err
 	}
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}
-	n.members, err = fedlist.NewConsumer(ctx, fedlist.ConsumerOptions{DB: n.db, URL: c.Telematik.FederationList, Trust: trust, Token: providerToken(c, client),
+	n.members, err = fedlist.NewConsumer(ctx, fedlist.ConsumerOptions{DB: n.db, URL: c.Telematik.FederationList, Trust: trust, Token: providerToken(c, client), Incident: n.listIncidents(),
 		Client: client, Log: log})
 	if err != nil {
 		return fmt.Errorf("federation list: %w", err)
@@ -70,6 +72,13 @@ func (n *node) follow(ctx context.Context, c *config.Config, log *slog.Logger) e
 		return nil
 	})
 	return nil
+}
+
+// listIncidents counts what goes wrong with the federation list.
+func (n *node) listIncidents() func(kind string) {
+	counter := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "konsil_federation_list_incidents_total", Help: "Events around the federation list that need an operator, by kind."}, []string{"kind"})
+	n.metrics.Registerer().MustRegister(counter)
+	return func(kind string) { counter.WithLabelValues(kind).Inc() }
 }
 
 // providerToken is how this node proves which provider it is: a token of the configuration, or client credentials.

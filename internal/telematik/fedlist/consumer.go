@@ -50,8 +50,26 @@ type ConsumerOptions struct {
 	FreshFor time.Duration
 	// Revoked asks the issuer about a signer's certificate (OCSP); nil skips it.
 	Revoked func(*certificate.Certificate) error
+	// Incident is told of each event that an operator must look into, by its kind; nil: the log alone tells.
+	Incident func(kind string)
 	// Now is the clock; nil is the system's.
 	Now func() time.Time
+}
+
+// The kinds of incidents.
+const (
+	IncidentUnavailable = "unavailable" // the list could not be fetched, retries included
+	IncidentRefused     = "refused"     // a list did not verify
+	IncidentOld         = "old"         // a list was older than ours
+	IncidentStale       = "stale"       // ours is out of date: federation is blocked
+)
+
+// incident tells the operator.
+func (c *Consumer) incident(kind, text string, args ...any) {
+	c.o.Log.Error("incident: "+text, append(args, "kind", kind)...)
+	if c.o.Incident != nil {
+		c.o.Incident(kind)
+	}
 }
 
 // Consumer keeps a cell's copy of the federation list. It is safe for concurrent use.
@@ -65,6 +83,7 @@ type Consumer struct {
 	fetched    time.Time // when the list was last confirmed
 	window     time.Time // when the misses below began to be counted
 	missed     map[id.Server]bool
+	told       time.Time // when a stale list was last told of
 }
 
 // NewConsumer returns a consumer with the list that the cell last verified, if there is one.
@@ -117,7 +136,7 @@ func (c *Consumer) Run(ctx context.Context) {
 				wait = RetryAfter
 			} else {
 				failures = 0
-				c.o.Log.Error("incident: the federation list could not be refreshed", "attempts", Retries+1, "error", err)
+				c.incident(IncidentUnavailable, "the federation list could not be refreshed", "attempts", Retries+1, "error", err)
 			}
 		} else {
 			failures = 0
@@ -158,11 +177,11 @@ func (c *Consumer) refresh(ctx context.Context) error {
 	}
 	l, err := Verify(token, c.o.Trust, now, c.o.Revoked)
 	if err != nil {
-		c.o.Log.Error("incident: a federation list was refused; the old one stays", "error", err)
+		c.incident(IncidentRefused, "a federation list was refused; the old one stays", "error", err)
 		return err
 	}
 	if err := c.newer(l); err != nil {
-		c.o.Log.Error("incident: an old federation list was refused", "error", err)
+		c.incident(IncidentOld, "an old federation list was refused", "error", err)
 		return err
 	}
 	c.keep(l, now)
@@ -232,6 +251,7 @@ func (c *Consumer) Find(ctx context.Context, server id.Server) (Domain, bool, er
 	c.refreshing.Unlock()
 	d, ok, fresh = c.lookup(server)
 	if !fresh {
+		c.stale()
 		return Domain{}, false, ErrStale
 	}
 	return d, ok, nil
@@ -242,6 +262,20 @@ func (c *Consumer) lookup(server id.Server) (d Domain, ok, fresh bool) {
 	defer c.mu.RUnlock()
 	d, ok = c.members[id.Server(strings.ToLower(string(server)))]
 	return d, ok, c.list != nil && c.o.Now().Sub(c.fetched) <= c.o.FreshFor
+}
+
+// stale tells once an hour that the list is out of date.
+func (c *Consumer) stale() {
+	c.mu.Lock()
+	now := c.o.Now()
+	tell := now.Sub(c.told) >= Interval
+	if tell {
+		c.told = now
+	}
+	c.mu.Unlock()
+	if tell {
+		c.incident(IncidentStale, "the federation list is out of date; communication with other servers is blocked")
+	}
 }
 
 // mayAsk bounds the requests that misses cause.

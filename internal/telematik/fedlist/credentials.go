@@ -37,8 +37,12 @@ type Credentials struct {
 	until time.Time
 }
 
-// tokenMargin is how long before its end a token is not used any more.
-const tokenMargin = time.Minute
+// tokenMargin is how long before its end a token is not used any more, tokenReuse how long it is used at most: one that the publisher has forgotten
+// heals by itself then.
+const (
+	tokenMargin = time.Minute
+	tokenReuse  = time.Hour
+)
 
 // Token implements [Token].
 func (c *Credentials) Token(ctx context.Context) (string, error) {
@@ -70,7 +74,7 @@ func (c *Credentials) Token(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("provider-accesstoken: %w", err)
 	}
-	c.token, c.until = second.Token, now().Add(time.Duration(second.Expires)*time.Second-tokenMargin)
+	c.token, c.until = second.Token, now().Add(min(tokenReuse, time.Duration(second.Expires)*time.Second-tokenMargin))
 	return c.token, nil
 }
 

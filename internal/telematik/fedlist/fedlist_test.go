@@ -75,11 +75,12 @@ func (p *pki) publisher(db *database.DB) *fedlist.Publisher {
 // network is a publisher behind HTTP and a consumer of it.
 type network struct {
 	*fedlist.Publisher
-	consumer *fedlist.Consumer
-	url      string
-	requests atomic.Int64
-	down     atomic.Bool
-	clock    atomic.Int64 // ms added to the time
+	consumer  *fedlist.Consumer
+	url       string
+	requests  atomic.Int64
+	down      atomic.Bool
+	incidents atomic.Value // the latest one's kind
+	clock     atomic.Int64 // ms added to the time
 }
 
 func newNetwork(t *testing.T, db *database.DB, p *pki) *network {
@@ -103,7 +104,8 @@ func newNetwork(t *testing.T, db *database.DB, p *pki) *network {
 func (n *network) consume(t *testing.T, db *database.DB, p *pki) *fedlist.Consumer {
 	t.Helper()
 	c, err := fedlist.NewConsumer(context.Background(), fedlist.ConsumerOptions{DB: db, URL: n.url + "/FederationList/federationList.jws", Trust: p.trust, Token: fedlist.StaticToken("a"),
-		Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return time.Now().Add(time.Duration(n.clock.Load()) * time.Millisecond) }})
+		Log: slog.New(slog.DiscardHandler), Incident: func(kind string) { n.incidents.Store(kind) },
+		Now: func() time.Time { return time.Now().Add(time.Duration(n.clock.Load()) * time.Millisecond) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,6 +160,9 @@ func TestListEndToEnd(t *testing.T) {
 		n.clock.Add((fedlist.FreshFor + time.Hour).Milliseconds())
 		if _, _, err := again.Member(ctx, "neu.example"); !errors.Is(err, fedlist.ErrStale) {
 			t.Fatalf("an old list: %v", err)
+		}
+		if n.incidents.Load() != fedlist.IncidentStale {
+			t.Errorf("incident %v", n.incidents.Load())
 		}
 		n.down.Store(false)
 		n.clock.Add(2000)
