@@ -173,7 +173,7 @@ func TestTokens(t *testing.T) {
 // ownCopies are routes with a foreign room or user in the path that only touch what is the caller's own, or the public.
 var ownCopies = []string{
 	"/room_keys/", "/user/{userId}/rooms/{roomId}/", "/keys/changes", "GET /_matrix/client/v3/profile/", "/publicRooms", "/presence/",
-	"/forget", "/directory/list/room/{roomId}",
+	"/forget", "/directory/list/room/{roomId}", "/users/{userId}/report",
 }
 
 // TestForeignRooms walks all routes that name a room, an event or a person of another tenant, with a valid token.
