@@ -171,6 +171,12 @@ func (p *peer) count(what string) int {
 	return n
 }
 
+func (p *peer) hide(eid id.Event, hidden bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hidden[eid] = hidden
+}
+
 func (p *peer) hideFrom(what string, eid id.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

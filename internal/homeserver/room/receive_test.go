@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -413,6 +414,48 @@ func TestBeforeTheJoin(t *testing.T) {
 			}
 			if s := found[e.ID()]; s != nil && !s.Outlier && s.Position != 0 {
 				t.Errorf("%s came as news: %+v", e.Content(), s)
+			}
+		}
+	})
+}
+
+// TestStagedWaits: a PDU that was acknowledged and whose permission cannot be had now is not given up; it is taken when the next one comes and its
+// origin answers again (engine rule 12).
+func TestStagedWaits(t *testing.T) {
+	withPeer(t, "11", func(t *testing.T, p *peer) {
+		ctx := context.Background()
+		staged := func() (n int, attempts int64) {
+			err := p.h.db.QueryRow(ctx, "SELECT COUNT(*), COALESCE(MAX(attempts), 0) FROM staging WHERE tenant = $1", int64(p.h.t.ID)).Scan(&n, &attempts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n, attempts
+		}
+		join := p.make(p.heads(), eva, event.TypeMember, string(eva), `{"membership":"join"}`)
+		says := func(text string) *event.Event {
+			return p.make([]*event.Event{join}, eva, "m.room.message", noKey, `{"msgtype":"m.text","body":"`+text+`"}`, func(d *event.Draft) { d.AuthEvents = append(d.AuthEvents, join.ID()) })
+		}
+		first, second := says("first"), says("second")
+		p.hide(join.ID(), true)
+		if err := p.h.Receive(ctx, p.h.t, "b.example", first); err != nil {
+			t.Fatal(err)
+		}
+		for n, attempts := staged(); attempts < 2; n, attempts = staged() {
+			if n == 0 {
+				t.Fatal("given up")
+			}
+			runtime.Gosched()
+		}
+		p.hide(join.ID(), false)
+		if err := p.h.Receive(ctx, p.h.t, "b.example", second); err != nil {
+			t.Fatal(err)
+		}
+		for n, _ := staged(); n > 0; n, _ = staged() {
+			runtime.Gosched()
+		}
+		for _, e := range []*event.Event{join, first, second} {
+			if s := p.stored(e.ID()); s.Position == 0 {
+				t.Errorf("%+v", s)
 			}
 		}
 	})

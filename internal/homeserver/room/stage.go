@@ -29,8 +29,9 @@ type stager struct {
 }
 
 const (
-	// stageAttempts is how often a staged PDU is tried before it is given up as rejected by circumstances.
-	stageAttempts = 5
+	// stageAttempts is how often a staged PDU is tried before it is given up as rejected by circumstances; stagePasses how often in one go.
+	stageAttempts = 20
+	stagePasses   = 2
 	// stageTime bounds one try.
 	stageTime = 2 * time.Minute
 )
@@ -164,20 +165,28 @@ type staged struct {
 	raw      []byte
 }
 
-// drain works off the room's staged PDUs in the order of their arrival. One that fails is tried again after the others, a few times.
+// drain works off the room's staged PDUs in the order of their arrival, and those that failed once more after the others. What fails again waits for
+// the room's next staged event or the next start: its origin may be away for a while.
 func (g *stager) drain(t *tenant.Tenant, r *Room) error {
-	for g.ctx.Err() == nil {
-		var row staged
-		err := g.s.DB.QueryRow(g.ctx, "SELECT event_id, origin, attempts, json FROM staging WHERE tenant = $1 AND room_id = $2 ORDER BY attempts, arrival LIMIT 1",
-			int64(t.ID), string(r.ID)).Scan(&row.event, &row.origin, &row.attempts, &row.raw)
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil
-		}
-		if err != nil {
+	for range stagePasses {
+		rows, err := g.s.DB.Query(g.ctx, "SELECT event_id FROM staging WHERE tenant = $1 AND room_id = $2 ORDER BY arrival LIMIT 1000", int64(t.ID), string(r.ID))
+		ids, err := database.All(rows, err, database.Column[id.Event])
+		if err != nil || len(ids) == 0 {
 			return err
 		}
-		if err := g.try(t, r, row); err != nil {
-			return err
+		for _, eid := range ids {
+			row := staged{event: eid}
+			err := g.s.DB.QueryRow(g.ctx, "SELECT origin, attempts, json FROM staging WHERE tenant = $1 AND room_id = $2 AND event_id = $3",
+				int64(t.ID), string(r.ID), string(eid)).Scan(&row.origin, &row.attempts, &row.raw)
+			if errors.Is(err, sql.ErrNoRows) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if err := g.try(t, r, row); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -195,7 +204,7 @@ func (g *stager) try(t *tenant.Tenant, r *Room, row staged) error {
 	}
 	if err != nil && row.attempts+1 < stageAttempts {
 		g.s.Log.Info("a staged event will be tried again", "room", r.NID, "event", row.event, "error", err)
-		_, err = g.s.DB.Exec(ctx, "UPDATE staging SET attempts = attempts + 1 WHERE tenant = $1 AND room_id = $2 AND event_id = $3", int64(t.ID), string(r.ID), string(row.event))
+		_, err = g.s.DB.Exec(g.ctx, "UPDATE staging SET attempts = attempts + 1 WHERE tenant = $1 AND room_id = $2 AND event_id = $3", int64(t.ID), string(r.ID), string(row.event))
 		return err
 	}
 	if err != nil {
