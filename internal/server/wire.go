@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/konsil-health/konsil/internal/admin"
 	"github.com/konsil-health/konsil/internal/foundation/config"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
@@ -284,6 +285,8 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	n.stopping = syncs.Close
 	files := media.New(media.Options{DB: n.db, Policy: rules, Log: log, Config: mediaConfig(c), Remote: n.federation})
 	n.ends(func() error { files.Close(); return nil })
+	administration := admin.New(admin.Options{DB: n.db, Accounts: accounts, Rooms: rooms, Push: notifications, Version: "Konsil", Log: log})
+	n.ends(func() error { administration.Close(); return nil })
 	bridges = appservice.New(appservice.Options{DB: n.db, Feed: feed, Tenants: n.tenants, Registry: services, Accounts: accounts, Rooms: rooms,
 		Ephemeral: passing, Keys: keys, Log: log, RetryMin: c.Federation.Retry.First, RetryMax: min(c.Federation.Retry.Max, maxBridgePause)})
 	n.ends(func() error { bridges.Close(); return nil })
@@ -312,6 +315,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	n.router.Add(keys.Routes()...)
 	n.router.Add(files.Routes()...)
 	n.router.Add(bridges.Routes()...)
+	n.router.Add(administration.Routes()...)
 	n.router.Add(later.Routes()...)
 	n.router.Add(n.federation.Routes()...)
 	if c.HasRole(config.RoleRegistry) {

@@ -271,11 +271,6 @@ func (s *Service) putFlag(flag string) httpapi.Handler {
 			return nil, mxerror.Forbidden.With("administrators cannot be locked or suspended")
 		}
 		on := value.Kind() == 't'
-		_, err = s.db.Exec(ctx, "UPDATE account SET "+flag+" = $3 WHERE tenant = $1 AND user_id = $2", int64(r.Tenant.ID), string(user), on)
-		if err != nil {
-			return nil, err
-		}
-		s.sessions.forget(r.Tenant.ID, user)
-		return map[string]bool{flag: on}, nil
+		return map[string]bool{flag: on}, s.setFlag(ctx, r.Tenant.ID, user, flag, on)
 	}
 }

@@ -26,6 +26,9 @@ const maxJoinServers = 10
 // Join makes a local user a member of a room, through another server when no local user is in it. via are servers to try first; reason may be
 // empty; extra are further fields of the member event's content (third_party_signed has become third_party_invite by then).
 func (s *Service) Join(ctx context.Context, t *tenant.Tenant, user id.User, room id.Room, via []id.Server, reason string) error {
+	if err := s.mayEnter(ctx, t.ID, room); err != nil {
+		return err
+	}
 	key := fmt.Sprintf("%d %s", t.ID, room)
 	if err := s.joins.enter(ctx, key); err != nil {
 		return err
