@@ -13,6 +13,7 @@ import (
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/limit"
 	"github.com/konsil-health/konsil/internal/homeserver/account"
+	"github.com/konsil-health/konsil/internal/homeserver/media"
 	"github.com/konsil-health/konsil/internal/homeserver/push"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
 	"github.com/konsil-health/konsil/internal/matrix/id"
@@ -25,6 +26,7 @@ type Options struct {
 	Accounts *account.Service
 	Rooms    *room.Service
 	Push     *push.Service
+	Media    *media.Service
 	// Version is what server_version answers.
 	Version string
 	Log     *slog.Logger
@@ -96,6 +98,13 @@ func (s *Service) Routes() []httpapi.Route {
 		route(put, device, s.putDevice),
 		route(del, device, s.deleteDevice),
 		route(post, user+"/delete_devices", s.deleteDevices),
+
+		route(get, v1+"/users/{userId}/media", s.listMedia),
+		route(del, v1+"/users/{userId}/media", s.deleteUserMedia),
+		route(post, v1+"/user/{userId}/media/quarantine", s.quarantineUser),
+		route(del, v1+"/media/{serverName}/{mediaId}", s.deleteMedia),
+		route(post, v1+"/media/quarantine/{serverName}/{mediaId}", s.quarantine(true)),
+		route(post, v1+"/media/unquarantine/{serverName}/{mediaId}", s.quarantine(false)),
 
 		route(get, v1+"/rooms", s.listRooms),
 		route(get, v1+"/rooms/{roomId}", s.getRoom),

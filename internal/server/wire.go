@@ -285,7 +285,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	n.stopping = syncs.Close
 	files := media.New(media.Options{DB: n.db, Policy: rules, Log: log, Config: mediaConfig(c), Remote: n.federation})
 	n.ends(func() error { files.Close(); return nil })
-	administration := admin.New(admin.Options{DB: n.db, Accounts: accounts, Rooms: rooms, Push: notifications, Version: "Konsil", Log: log})
+	administration := admin.New(admin.Options{DB: n.db, Accounts: accounts, Rooms: rooms, Push: notifications, Media: files, Version: "Konsil", Log: log})
 	n.ends(func() error { administration.Close(); return nil })
 	bridges = appservice.New(appservice.Options{DB: n.db, Feed: feed, Tenants: n.tenants, Registry: services, Accounts: accounts, Rooms: rooms,
 		Ephemeral: passing, Keys: keys, Log: log, RetryMin: c.Federation.Retry.First, RetryMax: min(c.Federation.Retry.Max, maxBridgePause)})

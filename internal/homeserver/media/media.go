@@ -137,6 +137,9 @@ const selectItem = "SELECT origin, media_id, user_id, hash, size, content_type, 
 
 // find reads a row. origin is empty for the tenant's own.
 func (s *Service) find(ctx context.Context, t tenant.ID, origin, media string) (*item, error) {
+	if err := s.inSight(ctx, t, origin, media); err != nil {
+		return nil, err
+	}
 	var m item
 	err := s.db.QueryRow(ctx, selectItem, int64(t), origin, media).
 		Scan(&m.origin, &m.id, &m.user, &m.hash, &m.size, &m.contentType, &m.fileName, &m.legacy, &m.expires)

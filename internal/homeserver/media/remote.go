@@ -32,7 +32,7 @@ var errBadRemote = mxerror.New(502, "M_UNKNOWN", "The other server's answer has 
 // remote finds a copy of another server's media, fetching it first. Callers for one file share one fetch, which goes on when one of them leaves.
 func (s *Service) remote(ctx context.Context, t *tenant.Tenant, server id.Server, media string, wait time.Duration) (*item, error) {
 	m, err := s.find(ctx, t.ID, string(server), media)
-	if !errors.Is(err, mxerror.NotFound) {
+	if !errors.Is(err, mxerror.NotFound) || err == errQuarantined { //nolint:errorlint // that very answer, not its kind: it is not fetched again
 		if err == nil {
 			s.touch(ctx, t.ID, m)
 		}
