@@ -115,5 +115,7 @@ func mediaConfig(c *config.Config) media.Config {
 	return media.Config{
 		Folder: c.Media.Folder, MaxUpload: int64(c.Media.MaxUpload), TenantQuota: int64(c.Media.TenantQuota),
 		RemoteCache: int64(c.Media.RemoteCache), MaxPixels: int64(c.Media.MaxPixels), Legacy: c.Media.LegacyEnabled,
+		Preview: media.PreviewConfig{Enabled: c.Previews.Enabled, MaxPage: int64(c.Previews.MaxPage), Timeout: c.Previews.Timeout,
+			Guard: federation.Guard(c.PrivateAddresses)},
 	}
 }

@@ -40,6 +40,8 @@ type Config struct {
 	// PendingLife is how long an announced upload may take to come (24 h), MaxPending how many a user may have announced at once (50).
 	PendingLife time.Duration
 	MaxPending  int
+	// Preview says whether links are previewed.
+	Preview PreviewConfig
 }
 
 // Remote fetches from other servers. It sends a signed GET and bounds the answer; package federation implements it.
@@ -65,6 +67,8 @@ type Service struct {
 	c     Config
 	db    *database.DB
 	blobs blobs
+	// previews is nil when none are made.
+	previews *previewer
 
 	fetches    singleflight.Group
 	thumbnails singleflight.Group
@@ -100,6 +104,9 @@ func New(o Options) *Service {
 	set(&c.PendingLife, 24*time.Hour)
 	set(&c.MaxPending, 50)
 	s := &Service{o: o, c: c, db: o.DB, blobs: blobs{c.Folder}, pixels: semaphore.NewWeighted(c.MaxPixels), arrivals: map[mediaKey]*arrival{}}
+	if c.Preview.Enabled {
+		s.previews = newPreviewer(c.Preview)
+	}
 	s.background, s.stop = context.WithCancel(context.Background())
 	return s
 }

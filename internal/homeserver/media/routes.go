@@ -23,6 +23,7 @@ func (s *Service) Routes() []httpapi.Route {
 	old := []httpapi.Route{
 		{Method: "POST", Path: v3 + "/upload", Access: user, Rate: limit.Upload, MaxBody: s.c.MaxUpload, Raw: true, Handle: s.upload},
 		{Method: "GET", Path: v3 + "/config", Access: any, Rate: limit.Read, Handle: s.config},
+		{Method: "GET", Path: v3 + "/preview_url", Access: user, Rate: limit.Search, Handle: s.previewURL},
 		{Method: "GET", Path: v3 + "/download/{serverName}/{mediaId}", Access: httpapi.Public, Shared: httpapi.Hidden, Rate: limit.Download, Handle: s.download(without)},
 		{Method: "GET", Path: v3 + "/download/{serverName}/{mediaId}/{fileName}", Access: httpapi.Public, Shared: httpapi.Hidden, Rate: limit.Download, Handle: s.download(without)},
 		{Method: "GET", Path: v3 + "/thumbnail/{serverName}/{mediaId}", Access: httpapi.Public, Shared: httpapi.Hidden, Rate: limit.Download, Handle: s.thumbnail(without)},
@@ -30,6 +31,7 @@ func (s *Service) Routes() []httpapi.Route {
 	routes := []httpapi.Route{
 		{Method: "PUT", Path: v3 + "/upload/{serverName}/{mediaId}", Access: user, Rate: limit.Upload, MaxBody: s.c.MaxUpload, Raw: true, Handle: s.fill},
 		{Method: "POST", Path: "/_matrix/media/v1/create", Access: user, Rate: limit.Upload, Handle: s.create},
+		{Method: "GET", Path: client + "/preview_url", Access: user, Rate: limit.Search, Handle: s.previewURL},
 		{Method: "GET", Path: client + "/config", Access: any, Rate: limit.Read, Handle: s.config},
 		{Method: "GET", Path: client + "/download/{serverName}/{mediaId}", Access: any, Rate: limit.Download, Handle: s.download(withToken)},
 		{Method: "GET", Path: client + "/download/{serverName}/{mediaId}/{fileName}", Access: any, Rate: limit.Download, Handle: s.download(withToken)},
