@@ -131,7 +131,7 @@ func TestMatrixSupport(t *testing.T) {
 	for _, o := range wanted {
 		if !served[shape(o.method, o.path)] {
 			missing++
-			t.Logf("missing: %s %s", o.method, o.path)
+			t.Errorf("missing: %s %s", o.method, o.path)
 		}
 	}
 	t.Logf("%d of %d operations are served", len(wanted)-missing, len(wanted))
