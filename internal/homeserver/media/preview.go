@@ -90,7 +90,7 @@ func previewable(u *url.URL) error {
 
 func (s *Service) previewURL(ctx context.Context, r *httpapi.Request) (any, error) {
 	if s.previews == nil {
-		return nil, mxerror.Forbidden.With("this server makes no previews of links")
+		return nil, mxerror.Unrecognized.With("this server makes no previews of links")
 	}
 	text := r.Query("url")
 	if text == "" {

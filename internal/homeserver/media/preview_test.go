@@ -103,6 +103,6 @@ func TestPreviewReachesNoPrivateAddress(t *testing.T) {
 
 func TestPreviewsAreOff(t *testing.T) {
 	each(t, nil, func(t *testing.T, g *rig) {
-		g.User(g.A, "anna").Do("GET", client+"/preview_url?url=http%3A%2F%2Fa.test", nil).Fails(403, "M_FORBIDDEN")
+		g.User(g.A, "anna").Do("GET", client+"/preview_url?url=http%3A%2F%2Fa.test", nil).Fails(404, "M_UNRECOGNIZED")
 	})
 }
