@@ -28,6 +28,10 @@ type answer struct {
 	ignored map[id.User]bool
 	// from is the client's position, to the upper bound.
 	from, to int64
+	// The rest is read ahead for the rooms that are sent whole, when there are many: states, numbers of members, newest events.
+	states  map[int64]room.State
+	members map[int64]room.Summary
+	newest  map[int64][]*room.Event
 	// counter counts unread events; it is made for the first room that needs it.
 	counter *push.Reader
 	// receipts are the contents of the receipts to be shown, by room.
@@ -102,6 +106,9 @@ func (s *Service) rooms(ctx context.Context, q *query, a *answer, c *changes) er
 	if err := s.receipts(ctx, q, a, list, c); err != nil {
 		return err
 	}
+	if err := s.ahead(ctx, q, a, list); err != nil {
+		return err
+	}
 	for i := range list {
 		p := &list[i]
 		switch p.Membership {
@@ -117,6 +124,38 @@ func (s *Service) rooms(ctx context.Context, q *query, a *answer, c *changes) er
 		}
 	}
 	return nil
+}
+
+// ahead reads for all rooms that are sent whole, by a few queries, what would be some queries for each.
+func (s *Service) ahead(ctx context.Context, q *query, a *answer, list []place) (err error) {
+	var whole, fresh []int64
+	for i := range list {
+		if p := &list[i]; p.Membership == "join" && (p.fresh || q.fullState) {
+			whole = append(whole, p.NID)
+			if p.fresh && !p.had {
+				fresh = append(fresh, p.NID)
+			}
+		}
+	}
+	if len(whole) < 2 {
+		return nil
+	}
+	if a.states, err = s.o.Rooms.StatesAtPosition(ctx, q.t.ID, whole, a.to); err != nil {
+		return err
+	}
+	if a.members, err = s.o.Rooms.Counts(ctx, q.t.ID, whole); err != nil {
+		return err
+	}
+	if a.counter, err = s.o.Push.For(ctx, q.t.ID, q.user); err != nil {
+		return err
+	}
+	if err := a.counter.Prepare(ctx, whole); err != nil {
+		return err
+	}
+	if limit := q.filter.Room.Timeline.LimitOr(defaultLimit, maxLimit); limit <= maxAhead {
+		a.newest, err = s.o.Rooms.NewestOf(ctx, q.t.ID, fresh, a.to, max(limit, 1)+1)
+	}
+	return err
 }
 
 // invite adds a room that the user is invited to or knocks at.

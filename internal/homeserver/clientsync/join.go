@@ -33,10 +33,12 @@ func (s *Service) join(ctx context.Context, q *query, a *answer, p *place, citin
 	}
 	var final room.State
 	if whole || renames(p.changes) {
-		if final, err = s.o.Rooms.StateAtPosition(ctx, q.t.ID, p.Room, a.to); err != nil {
-			return err
+		if final = a.states[p.NID]; final == nil {
+			if final, err = s.o.Rooms.StateAtPosition(ctx, q.t.ID, p.Room, a.to); err != nil {
+				return err
+			}
 		}
-		if j.Summary, err = s.summary(ctx, q, p, final); err != nil {
+		if j.Summary, err = s.summary(ctx, q, a, p, final); err != nil {
 			return err
 		}
 	}
@@ -189,10 +191,14 @@ func (s *Service) batch(ctx context.Context, q *query, a *answer, p *place, w wi
 }
 
 // summary counts the members; heroes are named where the room has no name of its own.
-func (s *Service) summary(ctx context.Context, q *query, p *place, state room.State) (*summary, error) {
-	sum, err := s.o.Rooms.Summary(ctx, q.t.ID, p.NID, q.user)
-	if err != nil {
-		return nil, err
+func (s *Service) summary(ctx context.Context, q *query, a *answer, p *place, state room.State) (*summary, error) {
+	sum, ok := a.members[p.NID]
+	if !ok {
+		counts, err := s.o.Rooms.Counts(ctx, q.t.ID, []int64{p.NID})
+		if err != nil {
+			return nil, err
+		}
+		sum = counts[p.NID]
 	}
 	out := &summary{Joined: sum.Joined, Invited: sum.Invited}
 	for _, named := range []struct{ typ, field string }{{"m.room.name", "name"}, {"m.room.canonical_alias", "alias"}} {
@@ -205,7 +211,10 @@ func (s *Service) summary(ctx context.Context, q *query, p *place, state room.St
 			return out, nil
 		}
 	}
-	out.Heroes = sum.Heroes
+	var err error
+	if out.Heroes, err = s.o.Rooms.Heroes(ctx, q.t.ID, p.NID, q.user); err != nil {
+		return nil, err
+	}
 	if out.Heroes == nil {
 		out.Heroes = []id.User{}
 	}

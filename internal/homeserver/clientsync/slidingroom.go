@@ -28,8 +28,7 @@ type slideAnswer struct {
 	// shown are the rooms of the user that the client has been sent, by number; first those of them that are new to it in this answer.
 	shown map[int64]*standing
 	first map[int64]*standing
-	// states are the whole states of the rooms that need them, citing the events before which history is missing.
-	states map[int64]room.State
+	// citing are the events before which history is missing; states are there for all rooms that are looked at.
 	citing map[int64]bool
 	// quiet: the extensions have nothing to wake the client for.
 	quiet bool
@@ -451,15 +450,20 @@ func (s *Service) describe(ctx context.Context, q *slide, a *slideAnswer, r *sli
 	if r.Membership != "join" || !r.first && !renames(p.changes) {
 		return nil
 	}
-	sum, err := s.o.Rooms.Summary(ctx, q.t.ID, r.Room.NID, q.user)
+	counts, err := s.o.Rooms.Counts(ctx, q.t.ID, []int64{r.Room.NID})
 	if err != nil {
 		return err
 	}
+	sum := counts[r.Room.NID]
 	out.Joined, out.Invited = &sum.Joined, &sum.Invited
 	if title != "" {
 		return nil
 	}
-	for _, u := range sum.Heroes {
+	heroes, err := s.o.Rooms.Heroes(ctx, q.t.ID, r.Room.NID, q.user)
+	if err != nil {
+		return err
+	}
+	for _, u := range heroes {
 		h := hero{User: u}
 		e, err := s.o.Rooms.StateEvent(ctx, q.t.ID, state, memberKey(u))
 		if err != nil {

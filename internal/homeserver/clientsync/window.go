@@ -14,6 +14,8 @@ const (
 	// defaultLimit is how many timeline events a room shows when the filter does not say; maxLimit bounds what it says.
 	defaultLimit = 10
 	maxLimit     = 500
+	// maxAhead is the longest timeline that is read for many rooms at once.
+	maxAhead = 50
 	// maxScan bounds how many events are looked at to find the wanted ones.
 	maxScan = 1000
 	// scanMore is how much further is looked, beyond twice as far as before, when a filter leaves out what was found.
@@ -48,7 +50,7 @@ func (s *Service) window(ctx context.Context, q *query, a *answer, p *place, fro
 	upper, oldest := to, (*room.Event)(nil)
 	step := max(limit, 1)
 	for scanned := 0; ; {
-		batch, more, err := s.o.Rooms.Timeline(ctx, q.t.ID, p.NID, from, upper, step)
+		batch, more, err := s.newest(ctx, q, a, p, from, upper, step)
 		if err != nil {
 			return w, err
 		}
@@ -86,6 +88,17 @@ func (s *Service) window(ctx context.Context, q *query, a *answer, p *place, fro
 	return w, nil
 }
 
+// newest reads the newest events with positions in (from, to], those read ahead first.
+func (s *Service) newest(ctx context.Context, q *query, a *answer, p *place, from, to int64, limit int) ([]*room.Event, bool, error) {
+	if events := a.newest[p.NID]; events != nil && from == 0 && to == a.to {
+		if len(events) > limit {
+			return events[len(events)-limit:], true, nil
+		}
+		return events, false, nil
+	}
+	return s.o.Rooms.Timeline(ctx, q.t.ID, p.NID, from, to, limit)
+}
+
 // lastGap returns the newest event of a batch before which history is missing.
 func lastGap(batch []*room.Event, citing map[int64]bool) *room.Event {
 	for i := len(batch) - 1; i >= 0; i-- {
@@ -105,7 +118,13 @@ func (s *Service) wanted(ctx context.Context, q *query, a *answer, p *place, bat
 			list = append(list, e)
 		}
 	}
-	visible, err := s.o.Rooms.Visible(ctx, q.t.ID, q.user, p.NID, list)
+	var visible []*room.Event
+	var err error
+	if p.Membership == "join" {
+		visible, err = s.o.Rooms.VisibleToMember(ctx, q.t.ID, q.user, list)
+	} else {
+		visible, err = s.o.Rooms.Visible(ctx, q.t.ID, q.user, p.NID, list)
+	}
 	if err != nil || len(visible) == len(list) {
 		return visible, err
 	}

@@ -430,6 +430,34 @@ func (events receiptEvent) put(c *receipt) {
 	events[c.event][c.kind][c.user] = receiptData{c.ts, c.thread}
 }
 
+// MarkersIn is Markers for several rooms at once; rooms without any are absent.
+func (s *Service) MarkersIn(ctx context.Context, t tenant.ID, user id.User, rooms []int64) (map[int64]map[string]int64, error) {
+	out := map[int64]map[string]int64{}
+	for len(rooms) > 0 {
+		n := min(len(rooms), database.MaxMarks)
+		args := []any{int64(t), string(user)}
+		for _, r := range rooms[:n] {
+			args = append(args, r)
+		}
+		rows, err := s.o.DB.Query(ctx, "SELECT room, thread, event_position FROM receipt WHERE tenant = $1 AND user_id = $2 AND room IN ("+database.Marks(3, n)+")", args...)
+		_, err = database.All(rows, err, func(rows *sql.Rows) (struct{}, error) {
+			var room, position int64
+			var thread string
+			err := rows.Scan(&room, &thread, &position)
+			if out[room] == nil {
+				out[room] = map[string]int64{}
+			}
+			out[room][thread] = max(out[room][thread], position)
+			return struct{}{}, err
+		})
+		if err != nil {
+			return nil, err
+		}
+		rooms = rooms[n:]
+	}
+	return out, nil
+}
+
 // Markers are the positions of the room's timeline up to which a user has read: the farther of public and private receipts. Key "" is the whole
 // room, [MainThread] what is outside of threads, others are the roots of threads.
 func (s *Service) Markers(ctx context.Context, t tenant.ID, user id.User, roomNID int64) (map[string]int64, error) {

@@ -32,6 +32,47 @@ type Reader struct {
 	// own judges by the user's own rules; nil when they count as the default ones do. sum tells versions of them apart.
 	own *pushrule.Evaluator
 	sum uint32
+	// markers and marked are what Prepare has read: how far the user has read rooms, and which of them have highlights at all. nil before.
+	markers map[int64]map[string]int64
+	marked  map[int64]bool
+}
+
+// Prepare reads ahead, by a few queries for all of them, what counting in some rooms needs.
+func (r *Reader) Prepare(ctx context.Context, rooms []int64) (err error) {
+	if r.markers, err = r.s.o.Ephemeral.MarkersIn(ctx, r.t, r.user, rooms); err != nil {
+		return err
+	}
+	for _, nid := range rooms {
+		if r.markers[nid] == nil {
+			r.markers[nid] = map[string]int64{}
+		}
+	}
+	r.marked = map[int64]bool{}
+	for rest := rooms; len(rest) > 0; {
+		n := min(len(rest), database.MaxMarks)
+		args := []any{int64(r.t), string(r.user)}
+		for _, nid := range rest[:n] {
+			args = append(args, nid)
+		}
+		rows, err := r.s.o.DB.Query(ctx, "SELECT DISTINCT room FROM highlight WHERE tenant = $1 AND user_id IN ('', $2) AND room IN ("+database.Marks(3, n)+")", args...)
+		found, err := database.All(rows, err, database.Column[int64])
+		if err != nil {
+			return err
+		}
+		for _, nid := range found {
+			r.marked[nid] = true
+		}
+		rest = rest[n:]
+	}
+	return nil
+}
+
+// read returns how far the user has read a room.
+func (r *Reader) read(ctx context.Context, nid int64) (map[string]int64, error) {
+	if m, ok := r.markers[nid]; ok {
+		return m, nil
+	}
+	return r.s.o.Ephemeral.Markers(ctx, r.t, r.user, nid)
 }
 
 // For returns a reader for a user.
@@ -72,7 +113,7 @@ type row struct {
 // Unread counts a room's unread notifications up to a position; joined is the position of the user's own membership. The empty key is what is
 // outside of threads, the others are threads that have any.
 func (r *Reader) Unread(ctx context.Context, in *room.Room, joined, upTo int64) (map[id.Event]Count, error) {
-	markers, err := r.s.o.Ephemeral.Markers(ctx, r.t, r.user, in.NID)
+	markers, err := r.read(ctx, in.NID)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +136,7 @@ func (r *Reader) Unread(ctx context.Context, in *room.Room, joined, upTo int64) 
 	c = c.goOn(r.user, rows, upTo)
 	r.s.counts.Set(key, c)
 	out := maps.Clone(c.threads)
-	if r.own == nil {
+	if _, prepared := r.markers[in.NID]; r.own == nil && (!prepared || r.marked[in.NID]) {
 		if err := r.highlights(ctx, in.NID, c, out); err != nil {
 			return nil, err
 		}

@@ -177,32 +177,58 @@ type Summary struct {
 
 // Summary counts a room's members and picks its heroes for a user: the first others who are joined or invited, else who left.
 func (s *Service) Summary(ctx context.Context, t tenant.ID, roomNID int64, user id.User) (Summary, error) {
-	var sum Summary
-	rows, err := s.DB.Query(ctx, "SELECT membership, COUNT(*) FROM membership WHERE tenant = $1 AND room = $2 AND membership IN ('join', 'invite') GROUP BY membership",
-		int64(t), roomNID)
-	_, err = database.All(rows, err, func(rows *sql.Rows) (struct{}, error) {
-		var membership string
-		var n int64
-		err := rows.Scan(&membership, &n)
-		if membership == "join" {
-			sum.Joined = n
-		} else {
-			sum.Invited = n
-		}
-		return struct{}{}, err
-	})
+	counts, err := s.Counts(ctx, t, []int64{roomNID})
 	if err != nil {
-		return sum, err
+		return Summary{}, err
 	}
+	sum := counts[roomNID]
+	sum.Heroes, err = s.Heroes(ctx, t, roomNID, user)
+	return sum, err
+}
+
+// Counts counts the members of some rooms, without heroes.
+func (s *Service) Counts(ctx context.Context, t tenant.ID, rooms []int64) (map[int64]Summary, error) {
+	out := make(map[int64]Summary, len(rooms))
+	for len(rooms) > 0 {
+		n := min(len(rooms), database.MaxMarks)
+		args := []any{int64(t)}
+		for _, r := range rooms[:n] {
+			args = append(args, r)
+		}
+		rows, err := s.DB.Query(ctx, "SELECT room, membership, COUNT(*) FROM membership WHERE tenant = $1 AND room IN ("+database.Marks(2, n)+
+			") AND membership IN ('join', 'invite') GROUP BY room, membership", args...)
+		_, err = database.All(rows, err, func(rows *sql.Rows) (struct{}, error) {
+			var room, count int64
+			var membership string
+			err := rows.Scan(&room, &membership, &count)
+			sum := out[room]
+			if membership == "join" {
+				sum.Joined = count
+			} else {
+				sum.Invited = count
+			}
+			out[room] = sum
+			return struct{}{}, err
+		})
+		if err != nil {
+			return nil, err
+		}
+		rooms = rooms[n:]
+	}
+	return out, nil
+}
+
+// Heroes are the members that name a room without a name for a user: the first others who are joined or invited, else who left.
+func (s *Service) Heroes(ctx context.Context, t tenant.ID, roomNID int64, user id.User) ([]id.User, error) {
 	for _, memberships := range []string{"'join', 'invite'", "'leave', 'ban'"} {
 		rows, err := s.DB.Query(ctx, "SELECT user_id FROM membership WHERE tenant = $1 AND room = $2 AND membership IN ("+memberships+") AND user_id <> $3 ORDER BY position, user_id LIMIT $4",
 			int64(t), roomNID, string(user), maxHeroes)
-		sum.Heroes, err = database.All(rows, err, database.Column[id.User])
-		if err != nil || len(sum.Heroes) > 0 {
-			return sum, err
+		heroes, err := database.All(rows, err, database.Column[id.User])
+		if err != nil || len(heroes) > 0 {
+			return heroes, err
 		}
 	}
-	return sum, nil
+	return nil, nil
 }
 
 // ClientState converts state events for a client without what each of them replaced and without the reader's membership then: looking those up

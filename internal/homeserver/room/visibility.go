@@ -24,11 +24,20 @@ type sight struct{ visibility, membership string }
 // Visible returns those of a room's events that a local user may see, in their order, decided for each by the state before it (engine rule
 // 15); for the user's own membership event also by the state after. Under "shared" a user who has been joined since may see too.
 func (s *Service) Visible(ctx context.Context, t tenant.ID, user id.User, roomNID int64, events []*Event) ([]*Event, error) {
-	v := viewer{s: s, t: t, user: user, cache: map[int64]sight{}}
 	joinedLater, err := s.everJoined(ctx, t, user, roomNID)
 	if err != nil {
 		return nil, err
 	}
+	return s.visible(ctx, t, user, events, joinedLater)
+}
+
+// VisibleToMember is Visible for a user who is known to be joined to the room now.
+func (s *Service) VisibleToMember(ctx context.Context, t tenant.ID, user id.User, events []*Event) ([]*Event, error) {
+	return s.visible(ctx, t, user, events, func(*Event) bool { return true })
+}
+
+func (s *Service) visible(ctx context.Context, t tenant.ID, user id.User, events []*Event, joinedLater func(*Event) bool) ([]*Event, error) {
+	v := viewer{s: s, t: t, user: user, cache: map[int64]sight{}}
 	out := make([]*Event, 0, len(events))
 	for _, e := range events {
 		ok, err := v.sees(ctx, e, joinedLater)
