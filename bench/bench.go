@@ -27,7 +27,7 @@ type Options struct {
 	Folder string
 	// Duration is how long each load lasts; 0 is 5 s, the most is a minute.
 	Duration time.Duration
-	// Tenants is how many tenants bench tenants compares with ten; 0 is 10,000.
+	// Tenants is how many tenants bench tenants compares with ten, and how many syncs wait in bench sync-idle; 0 is 10,000.
 	Tenants int
 	// Entries is how many entries bench directory imports; 0 is 1.5 million.
 	Entries int
@@ -54,7 +54,7 @@ type Report struct {
 
 // Names lists the benches.
 func Names() []string {
-	return []string{"directory", "send", "tenants", "resolve", "federation", "join", "neighbours"}
+	return []string{"directory", "send", "deliver", "sync-initial", "sync-idle", "tenants", "resolve", "federation", "join", "neighbours"}
 }
 
 // Run runs a bench. It ends by itself; when ctx ends first it stops and cleans up at once.
@@ -96,6 +96,12 @@ func Run(ctx context.Context, name string, o Options) (*Report, error) {
 		return r, directoryBench(ctx, o, r)
 	case "send":
 		return r, send(ctx, o, r)
+	case "deliver":
+		return r, deliver(ctx, o, r)
+	case "sync-initial":
+		return r, syncInitial(ctx, o, r)
+	case "sync-idle":
+		return r, syncIdle(ctx, o, r)
 	case "tenants":
 		return r, tenants(ctx, o, r)
 	case "resolve":
