@@ -32,7 +32,7 @@ type answer struct {
 	states  map[int64]room.State
 	members map[int64]room.Summary
 	newest  map[int64][]*room.Event
-	// counter counts unread events; it is made for the first room that needs it.
+	// counter counts unread events.
 	counter *push.Reader
 	// receipts are the contents of the receipts to be shown, by room.
 	receipts map[int64][]jsontext.Value
@@ -92,9 +92,11 @@ func (s *Service) rooms(ctx context.Context, q *query, a *answer, c *changes) er
 	if list = slices.DeleteFunc(list, func(p place) bool { return !q.filter.room(p.Room.ID) }); len(list) == 0 {
 		return nil
 	}
-	if a.ignored, err = s.o.Timeline.Ignored(ctx, q.t.ID, q.user); err != nil {
+	facts, err := s.reader(ctx, q, a.to)
+	if err != nil {
 		return err
 	}
+	a.ignored, a.counter = facts.ignored, facts.counter
 	nids := make([]int64, len(list))
 	for i, p := range list {
 		nids[i] = p.NID
@@ -146,10 +148,7 @@ func (s *Service) ahead(ctx context.Context, q *query, a *answer, list []place) 
 	if a.members, err = s.o.Rooms.Counts(ctx, q.t.ID, whole); err != nil {
 		return err
 	}
-	if a.counter, err = s.o.Push.For(ctx, q.t.ID, q.user); err != nil {
-		return err
-	}
-	if err := a.counter.Prepare(ctx, whole); err != nil {
+	if a.counter, err = a.counter.Prepare(ctx, whole); err != nil {
 		return err
 	}
 	if limit := q.filter.Room.Timeline.LimitOr(defaultLimit, maxLimit); limit <= maxAhead {

@@ -34,6 +34,9 @@ type filter struct {
 	} `json:"room"`
 }
 
+// noFilter admits all. Waiting syncs share it; it is never changed.
+var noFilter = &filter{}
+
 // room says whether a room may appear at all.
 func (f *filter) room(r id.Room) bool {
 	return (f.Room.Rooms == nil || slices.Contains(f.Room.Rooms, r)) && !slices.Contains(f.Room.NotRooms, r)
@@ -41,11 +44,11 @@ func (f *filter) room(r id.Room) bool {
 
 // filter reads the filter parameter: a filter's id, or the filter itself when it begins with a brace.
 func (s *Service) filter(ctx context.Context, r *httpapi.Request) (*filter, error) {
-	f := &filter{}
 	text := r.Query("filter")
 	if text == "" {
-		return f, nil
+		return noFilter, nil
 	}
+	f := &filter{}
 	definition := jsontext.Value(text)
 	if strings.HasPrefix(text, "{") {
 		if err := account.CheckFilter(definition); err != nil {

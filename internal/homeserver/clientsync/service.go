@@ -39,6 +39,8 @@ type Service struct {
 	o Options
 	// members are the member events that lazy clients have.
 	members *sentMembers
+	// readers are what answers to a user look at each time.
+	readers cache.Cache[readerKey, *readerFacts]
 	// connections are the rows of sliding sync, types what kind of room each room is.
 	connections cache.Cache[connKey, *connection]
 	types       cache.Cache[roomRef, string]
@@ -58,6 +60,7 @@ func New(o Options) *Service {
 // forget begins with empty caches.
 func (s *Service) forget() {
 	s.members = newSentMembers()
+	s.readers = cache.New(cache.Options[readerKey, *readerFacts]{Entries: readerCacheSize})
 	s.connections = cache.New(cache.Options[connKey, *connection]{Weight: connectionBytes,
 		Weigh: func(_ connKey, c *connection) uint32 {
 			return uint32(connOverhead + connRoomSize*(len(c.newest.rooms)+len(c.previous.rooms)))

@@ -118,7 +118,12 @@ func (s *Service) slideRooms(ctx context.Context, q *slide, a *slideAnswer, all 
 		if a.citing, err = s.o.Rooms.Citing(ctx, q.t.ID, nids); err != nil {
 			return err
 		}
-		if a.ignored, err = s.o.Timeline.Ignored(ctx, q.t.ID, q.user); err != nil {
+		facts, err := s.reader(ctx, q.query, a.to)
+		if err != nil {
+			return err
+		}
+		a.ignored, a.counter = facts.ignored, facts.counter
+		if a.counter, err = a.counter.Prepare(ctx, whole); err != nil {
 			return err
 		}
 	}

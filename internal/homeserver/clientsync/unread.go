@@ -30,12 +30,6 @@ func (s *Service) pushRules(ctx context.Context, q *query, a *answer, data []acc
 
 // unread fills in the counts of a room: with threads of their own where the client asked for them, else all together.
 func (s *Service) unread(ctx context.Context, q *query, a *answer, p *place, j *joinedRoom) error {
-	if a.counter == nil {
-		var err error
-		if a.counter, err = s.o.Push.For(ctx, q.t.ID, q.user); err != nil {
-			return err
-		}
-	}
 	found, err := a.counter.Unread(ctx, p.Room, p.Position, a.to)
 	if err != nil {
 		return err

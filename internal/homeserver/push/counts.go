@@ -37,8 +37,13 @@ type Reader struct {
 	marked  map[int64]bool
 }
 
-// Prepare reads ahead, by a few queries for all of them, what counting in some rooms needs.
-func (r *Reader) Prepare(ctx context.Context, rooms []int64) (err error) {
+// Prepare returns a reader that has read ahead, by a few queries for all of them, what counting in some rooms needs. It is for one answer.
+func (r *Reader) Prepare(ctx context.Context, rooms []int64) (*Reader, error) {
+	prepared := *r
+	return &prepared, prepared.prepare(ctx, rooms)
+}
+
+func (r *Reader) prepare(ctx context.Context, rooms []int64) (err error) {
 	if r.markers, err = r.s.o.Ephemeral.MarkersIn(ctx, r.t, r.user, rooms); err != nil {
 		return err
 	}

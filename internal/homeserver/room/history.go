@@ -29,10 +29,13 @@ var (
 // At returns the place of an event.
 func (e *Event) At() Cursor { return Cursor{e.Topological, e.NID} }
 
+// The lower bound is cast because SQLite would otherwise plan the query anew for each value of it: it compares a bare parameter with the condition of
+// the partial index.
+
 // Timeline returns the newest events, at most limit, that entered the room's timeline with positions in (from, to], oldest first; limited says
 // that there are more.
 func (s *Service) Timeline(ctx context.Context, t tenant.ID, roomNID, from, to int64, limit int) (events []*Event, limited bool, err error) {
-	rows, err := s.DB.Query(ctx, selectEvent+`WHERE e.tenant = $1 AND e.room = $2 AND e.position > $3 AND e.position <= $4 AND e.position > 0
+	rows, err := s.DB.Query(ctx, selectEvent+`WHERE e.tenant = $1 AND e.room = $2 AND e.position > CAST($3 AS BIGINT) AND e.position <= $4 AND e.position > 0
 		ORDER BY e.position DESC LIMIT $5`, int64(t), roomNID, max(from, 0), to, limit+1)
 	events, err = database.All(rows, err, scanEvent)
 	if err != nil {

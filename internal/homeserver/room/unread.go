@@ -31,7 +31,7 @@ const countScan = 5000
 func (s *Service) Counted(ctx context.Context, t tenant.ID, roomNID int64, user id.User, from, to int64, limit int) ([]Counted, error) {
 	rows, err := s.DB.Query(ctx, `SELECT position, thread, sender, rule_class, type = 'm.room.redaction' FROM (
 			SELECT position, thread, sender, rule_class, type, redacted_by FROM event
-			WHERE tenant = $1 AND room = $2 AND position > $3 AND position <= $4 AND position > 0 ORDER BY position DESC LIMIT $6) AS newest
+			WHERE tenant = $1 AND room = $2 AND position > CAST($3 AS BIGINT) AND position <= $4 AND position > 0 ORDER BY position DESC LIMIT $6) AS newest
 		WHERE (rule_class > 0 AND redacted_by = '') OR sender = $5 OR type = 'm.room.redaction' ORDER BY position DESC LIMIT $7`,
 		int64(t), roomNID, max(from, 0), to, string(user), countScan, limit)
 	return database.All(rows, err, func(rows *sql.Rows) (c Counted, err error) {
