@@ -17,7 +17,8 @@ import (
 // PlaceBefore returns the place from which paging backwards meets every event of the timeline up to a position: just after the one with the
 // greatest order number among them. That is not always the newest one: an event of a fork may arrive late. [Start] when there is none.
 func (s *Service) PlaceBefore(ctx context.Context, t tenant.ID, roomNID, position int64) (Cursor, error) {
-	c, found, err := s.place(ctx, `SELECT topological, event FROM event WHERE tenant = $1 AND room = $2 AND position > 0 AND position <= $3
+	// The signs keep SQLite from reading the whole timeline by position and sorting it: the newest in order is nearly always the one.
+	c, found, err := s.place(ctx, `SELECT topological, event FROM event WHERE tenant = $1 AND room = $2 AND +position > 0 AND +position <= $3
 		ORDER BY topological DESC, event DESC LIMIT 1`, t, roomNID, position)
 	if err != nil || !found {
 		return Start, err
