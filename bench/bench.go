@@ -97,7 +97,7 @@ func Run(ctx context.Context, name string, o Options) (*Report, error) {
 	case "send":
 		return r, send(ctx, o, r)
 	case "deliver":
-		return r, deliver(ctx, o, r)
+		return r, delivery(ctx, o, r)
 	case "sync-initial":
 		return r, syncInitial(ctx, o, r)
 	case "sync-idle":

@@ -155,8 +155,8 @@ func initialOf(ctx context.Context, o Options, s *process, rooms int, r *Report)
 	return nil
 }
 
-// deliver measures what a message costs that nine others wait for, and how long it takes to them.
-func deliver(ctx context.Context, o Options, r *Report) error {
+// delivery measures what a message costs that nine others wait for, and how long it takes to them.
+func delivery(ctx context.Context, o Options, r *Report) error {
 	return serving(ctx, o, func(s *process) error {
 		writer, err := account(s, "writer")
 		if err != nil {
