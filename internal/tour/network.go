@@ -160,7 +160,7 @@ func (w *walk) blocked(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if n := len(w.lena.Invitations()); n != 0 {
-		return "", fmt.Errorf("Lena has %d invitations", n)
+		return "", fmt.Errorf("%d invitations reached her all the same", n)
 	}
 	return "403 M_FORBIDDEN from Lena's own server; she sees nothing of it", nil
 }
