@@ -60,44 +60,70 @@ func (s *Service) Create(ctx context.Context, t *tenant.Tenant, creator id.User,
 	if err != nil {
 		return "", err
 	}
+	if err := s.furnish(ctx, t, r, creator, req, alias); err != nil {
+		s.abandon(context.WithoutCancel(ctx), t, r, creator)
+		return "", err
+	}
+	return r.ID, nil
+}
+
+// furnish gives a new room its first state, its alias and its guests.
+func (s *Service) furnish(ctx context.Context, t *tenant.Tenant, r *Room, creator id.User, req policy.CreateRoom, alias id.Alias) error {
 	drafts, err := s.initialEvents(ctx, t, r, creator, req, alias)
 	if err != nil {
-		return "", err
+		return err
 	}
 	for _, d := range drafts {
 		d.Room, d.Sender = r.ID, creator
 		if _, err := s.append(ctx, t, r, d, nil); err != nil {
 			if errors.Is(err, mxerror.Forbidden) {
-				return "", mxerror.InvalidRoomState.With("The initial state does not allow %s: %v", d.Type, err)
+				return mxerror.InvalidRoomState.With("The initial state does not allow %s: %v", d.Type, err)
 			}
-			return "", err
+			return err
 		}
 	}
 	if alias != "" {
 		if err := s.addAlias(ctx, t.ID, alias, r.ID, creator); err != nil {
-			return "", err
+			return err
 		}
 	}
 	if req.Visibility == "public" {
 		if err := s.SetPublic(ctx, t.ID, r.NID, true); err != nil {
-			return "", err
+			return err
 		}
 	}
 	for _, u := range req.Invite {
 		if err := s.Invite(ctx, t, r.ID, creator, u, "", req.IsDirect); err != nil {
-			return "", err
+			return err
 		}
 	}
 	for _, raw := range req.Invite3PID {
 		var p ThirdParty
 		if err := json.Unmarshal(raw, &p); err != nil {
-			return "", err
+			return err
 		}
 		if err := s.InviteThirdParty(ctx, t, r.ID, creator, p); err != nil {
-			return "", err
+			return err
 		}
 	}
-	return r.ID, nil
+	return nil
+}
+
+// abandon takes the creator out of a room that could not be made as asked, so that a second attempt leaves no half-made one in their list.
+func (s *Service) abandon(ctx context.Context, t *tenant.Tenant, r *Room, creator id.User) {
+	_, err := s.DB.Exec(ctx, "DELETE FROM room_alias WHERE tenant = $1 AND room_id = $2", int64(t.ID), string(r.ID))
+	if err == nil {
+		err = s.SetPublic(ctx, t.ID, r.NID, false)
+	}
+	if err == nil {
+		err = s.Leave(ctx, t, creator, r.ID, "")
+	}
+	if err == nil {
+		err = s.Forget(ctx, t, creator, r.ID)
+	}
+	if err != nil {
+		s.Log.Warn("a room that could not be made is left as it is", "room", r.NID, "error", err)
+	}
 }
 
 func (s *Service) createVersion(version string) (*roomversion.Version, error) {

@@ -70,9 +70,20 @@ func (s *Service) Upgrade(ctx context.Context, t *tenant.Tenant, user id.User, r
 		return "", err
 	}
 	req.CreationContent["predecessor"] = object(map[string]any{"room_id": room})
+	mayAll := true // the creators of newer versions may
+	if !v.PrivilegedCreators {
+		if req.PowerLevels, mayAll, err = raised(req.PowerLevels, user); err != nil {
+			return "", err
+		}
+	}
 	replacement, err := s.Create(ctx, t, user, req)
 	if err != nil {
 		return "", err
+	}
+	if !mayAll {
+		if err := s.lower(ctx, t, replacement, user, levels.User(user)); err != nil {
+			return "", err
+		}
 	}
 	tombstone := stateDraft("m.room.tombstone", "", object(map[string]any{"body": "This room has been replaced", "replacement_room": replacement}))
 	tombstone.Room, tombstone.Sender = room, user
@@ -86,6 +97,91 @@ func (s *Service) Upgrade(ctx context.Context, t *tenant.Tenant, user id.User, r
 		return "", err
 	}
 	return replacement, s.quieten(ctx, t, user, old)
+}
+
+// raised gives a user the level that all state of a new room needs. Whoever may replace a room need not be allowed everything in it, but has to
+// make the new one. mayAll says that nothing had to be changed.
+func raised(content jsontext.Value, user id.User) (_ jsontext.Value, mayAll bool, err error) {
+	levels, users, err := levelsOf(content)
+	if err != nil {
+		return nil, false, err
+	}
+	need := int64(50)
+	if d, ok := canonicaljson.Int(levels["state_default"]); ok {
+		need = d
+	}
+	for _, level := range canonicaljson.Members(levels["events"]) {
+		if n, ok := canonicaljson.Int(level); ok {
+			need = max(need, n)
+		}
+	}
+	own, named := users[string(user)]
+	if !named {
+		own = levels["users_default"]
+	}
+	if whole(own) >= need {
+		return content, true, nil
+	}
+	content, err = withLevel(levels, users, user, need)
+	return content, false, err
+}
+
+// lower gives a user of a new room the level back that they had in the old one.
+func (s *Service) lower(ctx context.Context, t *tenant.Tenant, room id.Room, user id.User, level int64) error {
+	r, err := s.Lookup(ctx, t.ID, room)
+	if err != nil {
+		return err
+	}
+	state, err := s.CurrentState(ctx, t.ID, r)
+	if err != nil {
+		return err
+	}
+	e, err := s.StateEvent(ctx, t.ID, state, event.Key{Type: "m.room.power_levels"})
+	if err != nil || e == nil {
+		return err
+	}
+	levels, users, err := levelsOf(e.Content())
+	if err != nil {
+		return err
+	}
+	content, err := withLevel(levels, users, user, level)
+	if err != nil {
+		return err
+	}
+	d := stateDraft("m.room.power_levels", "", content)
+	d.Room, d.Sender = room, user
+	_, err = s.append(ctx, t, r, d, nil)
+	return err
+}
+
+// levelsOf takes the content of power levels apart. Absent content is that of an empty event.
+func levelsOf(content jsontext.Value) (levels, users map[string]jsontext.Value, err error) {
+	if content == nil {
+		content = jsontext.Value("{}")
+	}
+	if err := json.Unmarshal(content, &levels); err != nil {
+		return nil, nil, err
+	}
+	if raw, ok := levels["users"]; ok {
+		if err := json.Unmarshal(raw, &users); err != nil {
+			return nil, nil, err
+		}
+	}
+	if users == nil {
+		users = map[string]jsontext.Value{}
+	}
+	return levels, users, nil
+}
+
+// withLevel puts power levels together again, with a user's level set.
+func withLevel(levels, users map[string]jsontext.Value, user id.User, level int64) (jsontext.Value, error) {
+	users[string(user)] = strconv.AppendInt(nil, level, 10)
+	raw, err := json.Marshal(users)
+	if err != nil {
+		return nil, err
+	}
+	levels["users"] = raw
+	return json.Marshal(levels, json.Deterministic(true))
 }
 
 // moveListing gives the replacement the old room's place in the public directory.
@@ -199,15 +295,9 @@ func upgradedLevels(content jsontext.Value, user id.User, creators []id.User, pr
 	if !privileged {
 		return content, nil
 	}
-	var levels map[string]jsontext.Value
-	if err := json.Unmarshal(content, &levels); err != nil {
+	levels, users, err := levelsOf(content)
+	if err != nil {
 		return nil, err
-	}
-	var users map[string]jsontext.Value
-	if raw, ok := levels["users"]; ok {
-		if err := json.Unmarshal(raw, &users); err != nil {
-			return nil, err
-		}
 	}
 	delete(users, string(user))
 	for _, c := range creators {
@@ -223,17 +313,9 @@ func upgradedLevels(content jsontext.Value, user id.User, creators []id.User, pr
 
 // withCreators gives the creators of a version 12 room the level that creators have in earlier ones.
 func withCreators(content jsontext.Value, creators []id.User) (jsontext.Value, error) {
-	var levels, users map[string]jsontext.Value
-	if err := json.Unmarshal(content, &levels); err != nil {
+	levels, users, err := levelsOf(content)
+	if err != nil {
 		return nil, err
-	}
-	if raw, ok := levels["users"]; ok {
-		if err := json.Unmarshal(raw, &users); err != nil {
-			return nil, err
-		}
-	}
-	if users == nil {
-		users = map[string]jsontext.Value{}
 	}
 	highest := int64(100) // what needs more than that could not be done by anybody
 	for _, level := range canonicaljson.Members(levels["events"]) {
