@@ -15,7 +15,7 @@ RACE := ./internal/foundation/... ./internal/homeserver/...
 
 export CGO_ENABLED := 0
 
-.PHONY: help run build test check lint fmt fuzz shortfuzz bench docs tests oracle
+.PHONY: help run build test check lint fmt fuzz shortfuzz soak bench docs tests oracle
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 12
@@ -71,6 +71,10 @@ shortfuzz: needs-go
 fuzz: needs-go ## Fuzz every parser for FUZZTIME each
 	@mkdir -p $(TOOLS)
 	$(call fuzzall,$(FUZZTIME),internal cmd)
+
+SEEDS ?= 2000
+soak: needs-go ## Thousands of seeded histories of three servers (SEEDS=2000)
+	KONSIL_SEEDS=$(SEEDS) $(GO) test $(TAGS) -timeout 6h -run '^TestServersConverge$$' ./internal/konsiltest
 
 bench: build ## Measure (BENCH=send|tenants|resolve|directory, DATABASE=sqlite|postgres)
 	@./konsil bench $(BENCH) --database $(DATABASE) $(ARGS)

@@ -319,8 +319,10 @@ func (s *Service) eventRows(ctx context.Context, t *tenant.Tenant, a addition, e
 			Args: []any{int64(t.ID), e.RoomNID, string(target), e.NID, relType, column(e.Type()), string(e.Sender())}})
 	}
 	for _, u := range a.unsure {
+		// Of an event in the same batch only the id is stored yet, since positioned rows come last: an id without an outlier is one that is here.
 		p.Rows = append(p.Rows, stream.Statement{SQL: `INSERT INTO event_gap (tenant, room, missing_id, event, topological) SELECT $1, $2, $3, $4, $5
-			WHERE NOT EXISTS (SELECT 1 FROM event_id i JOIN event e ON e.tenant = i.tenant AND e.event = i.event WHERE i.tenant = $1 AND i.event_id = $3 AND NOT e.outlier)
+			WHERE NOT EXISTS (SELECT 1 FROM event_id i WHERE i.tenant = $1 AND i.event_id = $3
+				AND NOT EXISTS (SELECT 1 FROM event e WHERE e.tenant = $1 AND e.event = i.event AND e.outlier))
 			ON CONFLICT (tenant, room, missing_id, event) DO NOTHING`, Args: gapRow(t.ID, e, u).Args})
 	}
 	for _, m := range a.missing {
