@@ -73,8 +73,8 @@ fuzz: needs-go ## Fuzz every parser for FUZZTIME each
 	$(call fuzzall,$(FUZZTIME),internal cmd)
 
 SEEDS ?= 2000
-soak: needs-go ## Thousands of seeded histories of three servers (SEEDS=2000)
-	KONSIL_SEEDS=$(SEEDS) $(GO) test $(TAGS) -timeout 6h -run '^TestServersConverge$$' ./internal/konsiltest
+soak: needs-go ## Thousands of seeded histories of three servers (SEEDS=2000, DATABASE=postgres)
+	KONSIL_SEEDS=$(SEEDS) KONSIL_SIMULATE=$(DATABASE) $(GO) test $(TAGS) -timeout 6h -run '^TestServersConverge$$' ./internal/konsiltest
 
 bench: build ## Measure (BENCH=send|tenants|resolve|directory, DATABASE=sqlite|postgres)
 	@./konsil bench $(BENCH) --database $(DATABASE) $(ARGS)

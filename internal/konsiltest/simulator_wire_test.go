@@ -3,12 +3,8 @@
 package konsiltest_test
 
 import (
-	"cmp"
 	"context"
-	"os"
 	"slices"
-	"strconv"
-	"testing"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -19,41 +15,13 @@ import (
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
 )
 
-// TestServersConverge runs seeded histories of three servers: bans, power fights, joins and leaves under partitions, lost answers, reordering and
-// crashes. In the end all have the same state, nothing acknowledged is lost and nothing is there twice. KONSIL_SEEDS runs that many histories instead
-// (make soak), KONSIL_SEED one. The histories repeat in what happens in which order, not in keys and clocks.
-func TestServersConverge(t *testing.T) {
-	t.Parallel()
-	number := func(name string, missing uint64) uint64 {
-		n, err := strconv.ParseUint(cmp.Or(os.Getenv(name), strconv.FormatUint(missing, 10)), 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	first, last := uint64(0), number("KONSIL_SEEDS", 60)
-	if os.Getenv("KONSIL_SEED") != "" {
-		first = number("KONSIL_SEED", 0)
-		last = first + 1
-	}
-	for seed := first; seed < last; seed++ {
-		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
-			w := newWorld(t, seed, 3)
-			for range 120 {
-				w.step()
-			}
-			w.converge(seed)
-			if t.Failed() {
-				t.Logf("again: KONSIL_SEED=%d go test -tags goolm -run TestServersConverge ./internal/konsiltest", seed)
-			}
-		})
-	}
-}
-
 // wire is how a node reaches the others: method calls, which fail while the connection is cut.
 type wire struct{ n *node }
 
 func (w wire) to(server id.Server) (*node, error) {
+	if w.n.doomed != nil {
+		w.n.doomed()
+	}
 	other := w.n.w.node(server)
 	if other == nil || w.n.w.cut[pairOf(w.n.name, server)] {
 		return nil, mxerror.ConnectionFailed.With("%s cannot be reached", server)
@@ -130,16 +98,34 @@ func (w wire) SendLeave(ctx context.Context, _ *tenant.Tenant, server id.Server,
 	return err
 }
 
-func (w wire) MakeKnock(context.Context, *tenant.Tenant, id.Server, id.Room, id.User, []string) (room.Template, error) {
-	return room.Template{}, mxerror.Forbidden
+func (w wire) MakeKnock(ctx context.Context, _ *tenant.Tenant, server id.Server, r id.Room, user id.User, versions []string) (room.Template, error) {
+	o, err := w.to(server)
+	if err != nil {
+		return room.Template{}, err
+	}
+	return o.rooms.PrepareMember(ctx, o.me, w.n.name, r, user, "knock", versions)
 }
 
-func (w wire) SendKnock(context.Context, *tenant.Tenant, id.Server, *event.Event) ([]jsontext.Value, error) {
-	return nil, mxerror.Forbidden
+func (w wire) SendKnock(ctx context.Context, _ *tenant.Tenant, server id.Server, e *event.Event) ([]jsontext.Value, error) {
+	if _, err := w.accept(ctx, server, e, "knock"); err != nil {
+		return nil, err
+	}
+	o, err := w.to(server)
+	if err != nil {
+		return nil, err
+	}
+	return o.rooms.KnockState(ctx, o.me, e)
 }
 
-func (w wire) Invite(context.Context, *tenant.Tenant, id.Server, *event.Event, []jsontext.Value) (*event.Event, error) {
-	return nil, mxerror.Forbidden
+func (w wire) Invite(ctx context.Context, _ *tenant.Tenant, server id.Server, e *event.Event, stripped []jsontext.Value) (*event.Event, error) {
+	o, err := w.to(server)
+	if err != nil {
+		return nil, err
+	}
+	if e, err = copied(e); err != nil {
+		return nil, err
+	}
+	return o.rooms.AcceptInvite(ctx, o.me, w.n.name, e, stripped)
 }
 
 func (w wire) QueryDirectory(context.Context, *tenant.Tenant, id.Alias) (id.Room, []id.Server, error) {

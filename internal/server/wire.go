@@ -97,6 +97,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	}
 	n.ends(n.db.Close)
 	n.tenants = tenant.NewStore(n.db)
+	n.ends(func() error { n.tenants.Close(); return nil })
 	if err := createTenants(ctx, n.tenants, c.Tenants); err != nil {
 		return nil, err
 	}

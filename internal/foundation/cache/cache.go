@@ -28,6 +28,7 @@ type store interface {
 	set(key, value any)
 	setIfAbsent(key, value any) (any, bool)
 	invalidate(key any)
+	close()
 }
 
 type otterStore struct{ c *otter.Cache[any, any] }
@@ -36,6 +37,7 @@ func (s *otterStore) get(key any) (any, bool)                { return s.c.GetIfP
 func (s *otterStore) set(key, value any)                     { s.c.Set(key, value) }
 func (s *otterStore) setIfAbsent(key, value any) (any, bool) { return s.c.SetIfAbsent(key, value) }
 func (s *otterStore) invalidate(key any)                     { s.c.Invalidate(key) }
+func (s *otterStore) close()                                 { s.c.StopAllGoroutines() }
 
 // New makes an empty cache. It panics on options that bound nothing, which is a mistake of the program.
 func New[K comparable, V any](o Options[K, V]) Cache[K, V] {
@@ -81,3 +83,6 @@ func (c Cache[K, V]) SetIfAbsent(key K, value V) (now V, fresh bool) {
 
 // Invalidate drops a key's value.
 func (c Cache[K, V]) Invalidate(key K) { c.kept.invalidate(key) }
+
+// Close ends the goroutine that drops expired entries, which a cache with Written or Read has. The cache goes on working, but for that.
+func (c Cache[K, V]) Close() { c.kept.close() }

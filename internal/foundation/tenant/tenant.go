@@ -83,6 +83,9 @@ func NewStore(db *database.DB) *Store {
 	})}
 }
 
+// Close ends the store's upkeep in the background. Nothing is read through it afterwards.
+func (s *Store) Close() { s.byKey.Close() }
+
 // Spec is what a new tenant begins with.
 type Spec struct {
 	Name        id.Server

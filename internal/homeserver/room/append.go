@@ -40,8 +40,9 @@ type addition struct {
 	// cited is the least order number of live events that cite this one and came before it; nil when there is none. Such an event is no end of the
 	// graph.
 	cited *int64
-	// fresh makes the event the room's only extremity and its state the current one, whatever was there: a join from outside.
+	// fresh makes the event the room's only extremity beside those kept, whatever else was there: a join from outside, a creation.
 	fresh bool
+	kept  []id.Event
 }
 
 // Txn names a client's transaction (engine rule 5).
@@ -189,11 +190,11 @@ func topological(h *head, prev map[id.Event]*Event, gap bool) int64 {
 
 // nextState returns the forward extremities and the current state once a live event has been added.
 func (s *Service) nextState(ctx context.Context, t *tenant.Tenant, r *Room, h *head, current snapshot, a addition, after snapshot) ([]id.Event, snapshot, []stream.Statement, error) {
-	if a.fresh {
-		return []id.Event{a.event.ID()}, after, nil, nil
-	}
 	cites := a.event.PrevEvents()
 	extremities := slices.DeleteFunc(slices.Clone(h.extremities), func(x id.Event) bool { return slices.Contains(cites, x) })
+	if a.fresh {
+		extremities = a.kept
+	}
 	if len(extremities) == 0 && a.cited == nil {
 		return []id.Event{a.event.ID()}, after, nil, nil
 	}
@@ -230,7 +231,7 @@ func (s *Service) nextState(ctx context.Context, t *tenant.Tenant, r *Room, h *h
 	if a.cited != nil {
 		return extremities, resolved, stmts, nil
 	}
-	return append(extremities, a.event.ID()), resolved, stmts, nil
+	return append(slices.Clone(extremities), a.event.ID()), resolved, stmts, nil
 }
 
 // guard compares the head that the plan was built on and the ids that must be new.

@@ -305,7 +305,7 @@ func (s *Service) fromTemplate(ctx context.Context, t *tenant.Tenant, tmpl Templ
 	return d.Build(t.Name, key.ID, key.Private)
 }
 
-// enter stores the room that a join opened to us: its state and auth chain as outliers, the memberships, and our join as its only extremity.
+// enter stores the room that a join opened to us: its state and auth chain as outliers, the memberships, and our join as its extremity.
 func (s *Service) enter(ctx context.Context, t *tenant.Tenant, r *Room, v *roomversion.Version, room id.Room, joined Joined) error {
 	if r == nil {
 		r = &Room{NID: database.NewID(), ID: room, Version: v}
@@ -340,10 +340,48 @@ func (s *Service) enter(ctx context.Context, t *tenant.Tenant, r *Room, v *roomv
 		return err
 	}
 	s.heads.cache.Invalidate(headKey{t.ID, r.NID})
-	_, err = s.commit(ctx, t, r, func(*head) (addition, error) {
+	_, err = s.commit(ctx, t, r, func(h *head) (addition, error) {
+		kept, err := s.untold(ctx, t, r, h, joined, all)
+		if err != nil {
+			return addition{}, err
+		}
 		b, stmts := snapshot{state: State{}}.next(t.ID, r.NID, before)
-		return addition{event: joined.Event, before: b, stmts: stmts, fresh: true, missing: joined.Event.PrevEvents()}, nil
+		return addition{event: joined.Event, before: b, stmts: stmts, fresh: true, kept: kept, missing: joined.Event.PrevEvents()}, nil
 	})
+	if err != nil {
+		return err
+	}
+	return s.arrived(ctx, t, r, joined.Event.Sender())
+}
+
+// untold lists the room's old ends that are our own events and of which the resident server has not shown to know. Others will learn of them and
+// merge them; we must do the same, or we would see another room than they do.
+func (s *Service) untold(ctx context.Context, t *tenant.Tenant, r *Room, h *head, joined Joined, told []*event.Event) ([]id.Event, error) {
+	ends, err := s.known(ctx, t.ID, r.NID, h.extremities)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range told {
+		delete(ends, e.ID())
+	}
+	for _, eid := range joined.Event.PrevEvents() {
+		delete(ends, eid)
+	}
+	var kept []id.Event
+	for _, eid := range h.extremities {
+		if e := ends[eid]; e != nil && e.Sender().Server() == t.Name {
+			kept = append(kept, eid)
+		}
+	}
+	return kept, nil
+}
+
+// arrived refuses a join that went under in the merge with what we did before and the others do not know yet: mostly that the user had left.
+func (s *Service) arrived(ctx context.Context, t *tenant.Tenant, r *Room, user id.User) error {
+	m, err := s.Membership(ctx, t.ID, r.NID, user)
+	if err == nil && m.Membership != "join" {
+		err = mxerror.Forbidden.With("The room's servers are still learning that %s had left it. Try again in a moment.", user)
+	}
 	return err
 }
 
