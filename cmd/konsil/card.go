@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -16,9 +17,12 @@ import (
 
 // cardCommand is konsil card: demonstration cards of a test PKI, and what stands in any card's certificate.
 type cardCommand struct {
-	Issue cardIssueCommand `cmd:"" help:"Issue a demonstration card."`
-	List  cardListCommand  `cmd:"" help:"List the cards of a test PKI."`
-	Show  cardShowCommand  `cmd:"" help:"Show what a card or certificate file says, and whether it holds."`
+	Issue   cardIssueCommand   `cmd:"" help:"Issue a demonstration card."`
+	List    cardListCommand    `cmd:"" help:"List the cards of a test PKI."`
+	Show    cardShowCommand    `cmd:"" help:"Show what a card or certificate file says, and whether it holds."`
+	Sandbox cardSandboxCommand `cmd:"" help:"Issue demonstration cards for every profession and kind of institution."`
+	Revoke  cardRevokeCommand  `cmd:"" help:"Revoke a demonstration card, as its issuer does when it was lost."`
+	Rotate  cardRotateCommand  `cmd:"" help:"Give the test PKI a new root, joined to the old one by cross certificates."`
 }
 
 // pkiFlags say where the test PKI lies.
@@ -39,7 +43,7 @@ type cardIssueCommand struct {
 	Kind    string `arg:"" enum:"smcb,hba,egk" help:"smcb (an institution), hba (a health professional) or egk (an insured person)."`
 	Name    string `required:"" help:"The institution's name, or given name and family name."`
 	Number  string `required:"" placeholder:"ID" help:"Telematik-ID, or insured number (KVNR) of an egk."`
-	Role    string `default:"practice" help:"For smcb: practice, hospital, pharmacy, care, insurer or a profession OID."`
+	Role    string `placeholder:"OID" help:"Profession OID; for smcb also practice (the default), hospital, pharmacy, care or insurer. An hba is a physician's by default."`
 	Insurer string `default:"Beispielkasse" help:"For egk: the insurer's name."`
 	IK      string `name:"ik" default:"109500969" help:"For egk: the insurer's number."`
 	PIN     string `name:"pin" default:"123456" help:"6 to 8 digits."`
@@ -58,7 +62,7 @@ func (c *cardIssueCommand) Run() error {
 	var issued *card.Card
 	switch c.Kind {
 	case "smcb":
-		role := c.Role
+		role := cmp.Or(c.Role, "practice")
 		if oid, ok := institutionKinds[role]; ok {
 			role = oid
 		}
@@ -67,7 +71,11 @@ func (c *cardIssueCommand) Run() error {
 		}
 		issued, err = pki.IssueSMCB(card.Institution{Name: c.Name, TelematikID: c.Number, ProfessionOID: role, PIN: c.PIN})
 	case "hba":
-		issued, err = pki.IssueHBA(card.Person{GivenName: given, FamilyName: family, TelematikID: c.Number, ProfessionOID: certificate.Physician, PIN: c.PIN})
+		role := cmp.Or(c.Role, certificate.Physician)
+		if !certificate.IsProfession(role) {
+			return fmt.Errorf("--role %s: no person may carry an eHBA with it", c.Role)
+		}
+		issued, err = pki.IssueHBA(card.Person{GivenName: given, FamilyName: family, TelematikID: c.Number, ProfessionOID: role, PIN: c.PIN})
 	case "egk":
 		issued, err = pki.IssueEGK(card.Insured{GivenName: given, FamilyName: family, KVNR: c.Number, Insurer: c.Insurer, IK: c.IK, PIN: c.PIN})
 	}

@@ -79,11 +79,11 @@ data: %q
 database: {url: %q}
 listeners: {central: [%q]}
 logging: {access: false}
-telematik: {cards: %q}
+telematik: {cards: %q, ocsp: "%s/ocsp"}
 central:
   url: %q
   providers:
-`, c.folder, databaseURL, address, c.cards(), c.URL)
+`, c.folder, databaseURL, address, c.cards(), c.URL, c.URL)
 	for _, p := range Providers {
 		text = fmt.Appendf(text, "    - {name: %q, token: %q}\n", p, providerToken(p))
 	}

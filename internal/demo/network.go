@@ -253,6 +253,8 @@ listeners:
 telematik:
   federation_list: %q
   list_roots: [%q, %q]
+  roots: "%s/roots.json"
+  ocsp: "%s/ocsp"
   provider: %q
   provider_token: %q
   directory: %q
@@ -260,7 +262,7 @@ telematik:
 presence: false
 logging: {access: false}
 tenants:
-`, p.folder, n.o.Databases[p.index], n.URL, p.federation, certFile, keyFile, n.Central.listURL(), n.Central.listRoots()[0], n.Central.listRoots()[1],
+`, p.folder, n.o.Databases[p.index], n.URL, p.federation, certFile, keyFile, n.Central.listURL(), n.Central.listRoots()[0], n.Central.listRoots()[1], n.Central.URL, n.Central.URL,
 		p.Name, providerToken(p.Name), n.Central.URL, n.Central.cards())
 	for _, o := range Cast {
 		if o.Provider == p.index {

@@ -7,6 +7,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/subtle"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -56,12 +57,15 @@ func (n *node) wireCentral(ctx context.Context, c *config.Config, ring *keyring.
 		n.stopping = func() {}
 	}
 	if c.Environment != config.Production {
-		if n.central.pki, err = card.Open(card.Options{Folder: c.Telematik.Cards}); err != nil {
+		if n.central.pki, err = card.Open(card.Options{Folder: c.Telematik.Cards, OCSP: c.Central.URL + ocspPath}); err != nil {
 			return err
 		}
 	}
 	store := directory.NewStore(n.db, nil)
 	mux := http.NewServeMux()
+	if n.central.pki != nil {
+		servePKI(mux, n.central.pki)
+	}
 	if c.HasRole(config.RoleFedList) {
 		signers, err := n.central.signers(c)
 		if err != nil {
@@ -116,7 +120,7 @@ func (n *node) directory(ctx context.Context, c *config.Config, ring *keyring.Ri
 		}
 		return user, err
 	}
-	if err := n.central.owners(c, ring, n, &o, mux); err != nil {
+	if err := n.central.owners(ctx, c, ring, n, &o, mux); err != nil {
 		return err
 	}
 	n.central.directory = directory.New(o)
@@ -126,12 +130,22 @@ func (n *node) directory(ctx context.Context, c *config.Config, ring *keyring.Ri
 
 // owners decides by which certificates owners prove themselves: those below telematik.card_roots, or those of the test PKI, which brings an identity
 // provider of its own. Test certificates are refused in production, wherever they come from.
-func (s *central) owners(c *config.Config, ring *keyring.Ring, n *node, o *directory.Options, mux *http.ServeMux) (err error) {
-	if s.pki == nil {
-		o.Trust, err = trust(c, "telematik.card_roots", c.Telematik.CardRoots)
+func (s *central) owners(ctx context.Context, c *config.Config, ring *keyring.Ring, n *node, o *directory.Options, mux *http.ServeMux) (err error) {
+	pool, err := roots(c.CA)
+	if err != nil {
 		return err
 	}
-	o.Trust, o.Revoked = s.pki.Trust(), s.pki.Revoked
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}
+	if s.pki == nil {
+		if o.Trust, err = anchors(c, "telematik.card_roots", c.Telematik.CardRoots); err != nil {
+			return err
+		}
+		n.learnRoots(ctx, c, client, o.Trust, o.Log)
+		o.Revoked = n.revocation(c, client, o.Trust, o.Log)
+		return nil
+	}
+	o.Trust = s.pki.Trust()
+	o.Revoked = n.cardRevocation(c, client, s.pki, o.Trust, o.Log)
 	signer, err := s.pki.Component("idp", certs.RoleIDP)
 	if err != nil {
 		return err

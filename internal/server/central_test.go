@@ -161,12 +161,12 @@ func newCountry(t *testing.T, databases [3]string) *country {
 	c.boot("central", fmt.Sprintf(`roles: [directory, federation_list]
 database: {url: %q}
 listeners: {central: [%q]}
-telematik: {cards: %q}
+telematik: {cards: %q, ocsp: "%s/ocsp"}
 central:
   url: %q
   providers: [{name: A, token: %s}, {name: B, token: %s}]
   entries: [%q]
-`, databases[0], open[0].Addr(), cards, c.central, tokenOfProvider("a"), tokenOfProvider("b"), c.entries())+resolve, server.Options{Central: open[:1]})
+`, databases[0], open[0].Addr(), cards, c.central, c.central, tokenOfProvider("a"), tokenOfProvider("b"), c.entries())+resolve, server.Options{Central: open[:1]})
 	for i, name := range []string{"a", "b"} {
 		c.boot("provider-"+name, fmt.Sprintf(`roles: [homeserver, registration]
 database: {url: %q}
@@ -177,12 +177,14 @@ listeners:
 telematik:
   federation_list: "%s/tim-provider-services/FederationList/federationList.jws"
   list_roots: [%q, %q]
+  ocsp: "%s/ocsp"
+  roots: "%s/roots.json"
   directory: %q
   provider: %s
 %s
   cards: %q
 `, databases[1+i], c.clients[i], c.clients[i], open[3+i].Addr(), certFile, keyFile, c.central, filepath.Join(cards, "root-ca.pem"), filepath.Join(cards, "komp-ca.pem"),
-			c.central, strings.ToUpper(name), c.proof(name), cards)+resolve, server.Options{Client: open[1+i : 2+i], Federation: open[3+i : 4+i]})
+			c.central, c.central, c.central, strings.ToUpper(name), c.proof(name), cards)+resolve, server.Options{Client: open[1+i : 2+i], Federation: open[3+i : 4+i]})
 	}
 	return c
 }

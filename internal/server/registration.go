@@ -71,9 +71,10 @@ func (n *node) registration(c *config.Config, ring *keyring.Ring, log *slog.Logg
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}
 	address, clientID := c.PublicURL+registrationPath, "registration-"+c.Telematik.Provider
 	limits := limit.New(limit.Options{Off: !c.RateLimits})
+	trusted := pki.Trust()
 	service := registration.New(registration.Options{
 		DB: n.db,
-		IDP: idp.New(idp.Options{URL: c.PublicURL + "/idp", Signer: issuer, Key: decryption, Trust: pki.Trust(), Revoked: pki.Revoked,
+		IDP: idp.New(idp.Options{URL: c.PublicURL + "/idp", Signer: issuer, Key: decryption, Trust: trusted, Revoked: n.cardRevocation(c, client, pki, trusted, log),
 			Clients: map[string][]string{clientID: {address}}, Used: idp.UsedIn(n.db), Seal: ring.Derive("identity provider codes", 32)}),
 		ClientID: clientID, RedirectURI: address, Tenants: n.tenants,
 		List:    &registration.ListClient{URL: strings.TrimSuffix(c.Telematik.FederationList, config.FederationListPath), Token: providerToken(c, client), Client: client},

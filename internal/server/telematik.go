@@ -40,7 +40,7 @@ func (n *node) rules(ctx context.Context, c *config.Config, log *slog.Logger, da
 
 // follow keeps a copy of the federation list from the node's start to its end.
 func (n *node) follow(ctx context.Context, c *config.Config, log *slog.Logger) error {
-	trust, err := trust(c, "telematik.list_roots", c.Telematik.ListRoots)
+	trust, err := anchors(c, "telematik.list_roots", c.Telematik.ListRoots)
 	if err != nil {
 		return err
 	}
@@ -49,11 +49,22 @@ func (n *node) follow(ctx context.Context, c *config.Config, log *slog.Logger) e
 		return err
 	}
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}
-	n.members, err = fedlist.NewConsumer(ctx, fedlist.ConsumerOptions{DB: n.db, URL: c.Telematik.FederationList, Trust: trust, Token: providerToken(c, client), Incident: n.listIncidents(),
+	n.learnRoots(ctx, c, client, trust, log)
+	var revoked func(*certs.Certificate) error
+	if c.Telematik.OCSP != "" || c.Environment == config.Production {
+		revoked = n.revocation(c, client, trust, log)
+	}
+	n.members, err = fedlist.NewConsumer(ctx, fedlist.ConsumerOptions{DB: n.db, URL: c.Telematik.FederationList, Trust: trust, Revoked: revoked, Token: providerToken(c, client), Incident: n.listIncidents(),
 		Client: client, Log: log})
 	if err != nil {
 		return fmt.Errorf("federation list: %w", err)
 	}
+	n.background(ctx, n.members.Run)
+	return nil
+}
+
+// background runs a function from the node's start to its end.
+func (n *node) background(ctx context.Context, run func(context.Context)) {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan struct{})
 	started := false
@@ -61,7 +72,7 @@ func (n *node) follow(ctx context.Context, c *config.Config, log *slog.Logger) e
 		started = true
 		go func() {
 			defer close(ended)
-			n.members.Run(running)
+			run(running)
 		}()
 	})
 	n.ends(func() error {
@@ -71,7 +82,6 @@ func (n *node) follow(ctx context.Context, c *config.Config, log *slog.Logger) e
 		}
 		return nil
 	})
-	return nil
 }
 
 // listIncidents counts what goes wrong with the federation list.
@@ -90,8 +100,8 @@ func providerToken(c *config.Config, client *http.Client) fedlist.Token {
 	return (&fedlist.Credentials{TokenURL: login.TokenURL, AuthenticateURL: login.AuthenticateURL, ClientID: login.ClientID, ClientSecret: login.ClientSecret, Client: client}).Token
 }
 
-// trust reads the certificates that others' certificates are checked against, from the files of a key; test roots are refused in production.
-func trust(c *config.Config, key string, files []string) (*certs.Trust, error) {
+// anchors reads the certificates that others' certificates are checked against, from the files of a key; test roots are refused in production.
+func anchors(c *config.Config, key string, files []string) (*certs.Trust, error) {
 	var anchors, between []*certs.Certificate
 	for _, file := range files {
 		text, err := os.ReadFile(file)

@@ -9,9 +9,11 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/konsil-health/konsil/internal/admin"
 	"github.com/konsil-health/konsil/internal/foundation/config"
@@ -55,8 +57,11 @@ type node struct {
 	registry   http.Handler      // nil without role registration
 	central    *central          // nil without a central service
 	starts     []func()
-	stopping   func()         // when the stop begins: answers what waits
-	closes     []func() error // run in reverse
+	// incidents counts what goes wrong with certificates; it is made when it is needed.
+	incidents     *prometheus.CounterVec
+	incidentsOnce sync.Once
+	stopping      func()         // when the stop begins: answers what waits
+	closes        []func() error // run in reverse
 }
 
 func (n *node) start() {

@@ -224,6 +224,8 @@ type Telematik struct {
 	Directory      string   `key:"directory"`
 	CardRoots      []string `key:"card_roots"`
 	ListRoots      []string `key:"list_roots"`
+	Roots          string   `key:"roots"`
+	OCSP           string   `key:"ocsp"`
 	Provider       string   `key:"provider"`
 	ProviderToken  string   `key:"provider_token"`
 	ProviderLogin  Login    `key:"provider_login"`

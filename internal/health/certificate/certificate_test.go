@@ -246,6 +246,15 @@ func TestPublishedCertificates(t *testing.T) {
 			}
 		}
 	}
+	// Without their authorities' certificates the valid ones pass every check up to the chain.
+	for _, name := range []string{"80276001011699802001-2-C_HP_AUT_E256", "80276001011699901340-C_SMCB_AUT_E256_X509", "80276883110000129068-2-C_SMCB_HCI_AUT_E256",
+		"80276883110000129083-2-C_HP_AUT_E256", "80276883110000161754-C_CH_AUT_E256"} {
+		c := read("idp/test-certs/valid/" + name + ".pem")
+		err := certificate.NewTrust(nil, nil).Check(c, certificate.Expect{At: now})
+		if failed, ok := errors.AsType[*certificate.CheckError](err); !ok || failed.Check != certificate.ChainCheck || len(c.X509.OCSPServer) != 1 {
+			t.Errorf("%s: %v; responder %q", name, err, c.X509.OCSPServer)
+		}
+	}
 	trust := certificate.NewTrust([]*certificate.Certificate{read("idp/GEM.KOMP-CA51-TEST-ONLY.pem")}, nil)
 	idp := certificate.Expect{Types: []certificate.Type{certificate.ServiceSIG}, Professions: []string{certificate.RoleIDP}, At: now}
 	if err := trust.Check(read("idp/test-certs/idp_sig.pem"), idp); err != nil {
@@ -256,6 +265,7 @@ func TestPublishedCertificates(t *testing.T) {
 		"idp/test-certs/invalid/smcb-idp-expired-ecc.pem":         certificate.ValidityCheck,
 		"idp/test-certs/invalid/smcb-idp-selfsigned.pem":          certificate.ChainCheck,
 		"idp/test-certs/invalid/hba-idp-unknown-issuer-2-ecc.pem": certificate.ChainCheck,
+		"idp/test-certs/invalid/smcb-idp-revoked-2-ecc.pem":       certificate.ChainCheck, // revoked at its issuer, whom we do not know
 	} {
 		err := trust.Check(read(name), certificate.Expect{At: now})
 		if failed, ok := errors.AsType[*certificate.CheckError](err); !ok || failed.Check != check {

@@ -17,6 +17,7 @@ const (
 	ValidityCheck   Check = "validity"
 	TypeCheck       Check = "type"
 	KeyUsageCheck   Check = "key usage"
+	KeyCheck        Check = "key"
 	AdmissionCheck  Check = "admission"
 	ChainCheck      Check = "chain"
 	RevocationCheck Check = "revocation"
@@ -44,23 +45,6 @@ func (e *CheckError) Error() string {
 // Unwrap returns the cause.
 func (e *CheckError) Unwrap() error { return e.Err }
 
-// Trust is the set of roots and intermediate certificates of one environment. It is immutable and safe for concurrent use.
-type Trust struct {
-	roots, intermediates *stdx509.CertPool
-}
-
-// NewTrust takes the trust anchors and the certification authorities below them.
-func NewTrust(roots, intermediates []*Certificate) *Trust {
-	t := &Trust{roots: stdx509.NewCertPool(), intermediates: stdx509.NewCertPool()}
-	for _, c := range roots {
-		t.roots.AddCert(c.X509)
-	}
-	for _, c := range intermediates {
-		t.intermediates.AddCert(c.X509)
-	}
-	return t
-}
-
 // Expect is what a certificate must be.
 type Expect struct {
 	Types []Type // any of them; none: any type
@@ -68,40 +52,77 @@ type Expect struct {
 	Professions []string
 	// At is the time of the check.
 	At time.Time
+	// Between are further authorities that came with the certificate; they help to build the chain and are trusted only by it.
+	Between []*Certificate
 	// Revoked asks the issuer (OCSP); nil skips it. An error refuses the certificate.
 	Revoked func(*Certificate) error
 }
 
-// Check walks validity, type, key usage, admission, chain and revocation, and answers a *CheckError for the first that fails.
+// authentication are the profiles of cards that prove who their holder is (gemSpec_PKI).
+var authentication = []Type{CardHolderAUT, ProfessionalAUT, InstitutionAUT}
+
+// Check walks validity, type, key usage, key, admission, chain and revocation, and answers a *CheckError for the first that fails.
 func (t *Trust) Check(c *Certificate, e Expect) error {
-	if e.At.Before(c.X509.NotBefore) {
-		return &CheckError{Check: ValidityCheck, Reason: "not valid before " + c.X509.NotBefore.UTC().Format(time.DateOnly)}
+	for _, failed := range []*CheckError{c.checkValidity(e.At), c.checkType(e.Types), c.checkUsage(), c.checkKey(), c.checkAdmission(e.Professions)} {
+		if failed != nil {
+			return failed
+		}
 	}
-	if e.At.After(c.X509.NotAfter) {
-		return &CheckError{Check: ValidityCheck, Reason: "expired on " + c.X509.NotAfter.UTC().Format(time.DateOnly)}
-	}
-	kind := c.Type()
-	if kind == "" || len(e.Types) > 0 && !slices.Contains(e.Types, kind) {
-		return &CheckError{Check: TypeCheck, Reason: fmt.Sprintf("is %q, expected %q", kind, e.Types)}
-	}
-	if c.X509.IsCA || c.X509.KeyUsage&stdx509.KeyUsageDigitalSignature == 0 {
-		return &CheckError{Check: KeyUsageCheck, Reason: "not for signatures of its holder"}
-	}
-	if len(c.Admission.Professions) == 0 {
-		return &CheckError{Check: AdmissionCheck, Reason: "no profession"}
-	}
-	if len(e.Professions) > 0 && !slices.ContainsFunc(c.Admission.Professions, func(p string) bool { return slices.Contains(e.Professions, p) }) {
-		return &CheckError{Check: AdmissionCheck, Reason: fmt.Sprintf("profession %q is none of %q", c.Admission.Professions, e.Professions)}
-	}
-	if _, err := c.X509.Verify(stdx509.VerifyOptions{
-		Roots: t.roots, Intermediates: t.intermediates, CurrentTime: e.At, KeyUsages: []stdx509.ExtKeyUsage{stdx509.ExtKeyUsageAny},
-	}); err != nil {
+	if err := t.chain(c, e); err != nil {
 		return &CheckError{Check: ChainCheck, Err: err}
 	}
 	if e.Revoked != nil {
 		if err := e.Revoked(c); err != nil {
 			return &CheckError{Check: RevocationCheck, Err: err}
 		}
+	}
+	return nil
+}
+
+func (c *Certificate) checkValidity(at time.Time) *CheckError {
+	if at.Before(c.X509.NotBefore) {
+		return &CheckError{Check: ValidityCheck, Reason: "not valid before " + c.X509.NotBefore.UTC().Format(time.DateOnly)}
+	}
+	if at.After(c.X509.NotAfter) {
+		return &CheckError{Check: ValidityCheck, Reason: "expired on " + c.X509.NotAfter.UTC().Format(time.DateOnly)}
+	}
+	return nil
+}
+
+func (c *Certificate) checkType(types []Type) *CheckError {
+	kind := c.Type()
+	if kind == "" || len(types) > 0 && !slices.Contains(types, kind) {
+		return &CheckError{Check: TypeCheck, Reason: fmt.Sprintf("is %q, expected %q", kind, types)}
+	}
+	return nil
+}
+
+// checkUsage wants a holder's signature key, and of a card's authentication certificate that it names no purpose but with client authentication.
+func (c *Certificate) checkUsage() *CheckError {
+	if c.X509.IsCA || c.X509.KeyUsage&stdx509.KeyUsageDigitalSignature == 0 {
+		return &CheckError{Check: KeyUsageCheck, Reason: "not for signatures of its holder"}
+	}
+	purposes := len(c.X509.ExtKeyUsage) + len(c.X509.UnknownExtKeyUsage)
+	if slices.Contains(authentication, c.Type()) && purposes > 0 && !slices.Contains(c.X509.ExtKeyUsage, stdx509.ExtKeyUsageClientAuth) {
+		return &CheckError{Check: KeyUsageCheck, Reason: "not for authentication"}
+	}
+	return nil
+}
+
+// checkKey allows the infrastructure's two curves.
+func (c *Certificate) checkKey() *CheckError {
+	if !knownCurve(c.PublicKey()) {
+		return &CheckError{Check: KeyCheck, Reason: "neither on brainpoolP256r1 nor on P-256"}
+	}
+	return nil
+}
+
+func (c *Certificate) checkAdmission(professions []string) *CheckError {
+	if len(c.Admission.Professions) == 0 {
+		return &CheckError{Check: AdmissionCheck, Reason: "no profession"}
+	}
+	if len(professions) > 0 && !slices.ContainsFunc(c.Admission.Professions, func(p string) bool { return slices.Contains(professions, p) }) {
+		return &CheckError{Check: AdmissionCheck, Reason: fmt.Sprintf("profession %q is none of %q", c.Admission.Professions, professions)}
 	}
 	return nil
 }

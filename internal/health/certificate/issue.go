@@ -32,6 +32,10 @@ type Template struct {
 	CA        bool
 	Type      Type
 	Admission Admission
+	// Responder makes a certificate that signs OCSP answers for its issuer; Type and Admission are then left out.
+	Responder bool
+	// OCSP is where the issuer tells whether the certificate was revoked; empty leaves it out.
+	OCSP string
 }
 
 var (
@@ -43,6 +47,9 @@ var (
 	oidAuthorityKey = stdasn1.ObjectIdentifier{2, 5, 29, 35}
 	oidExtKeyUsage  = stdasn1.ObjectIdentifier{2, 5, 29, 37}
 	oidClientAuth   = stdasn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 2}
+	oidOCSPSigning  = stdasn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 9}
+	oidAuthorityAIA = stdasn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 1}
+	oidOCSP         = stdasn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1}
 )
 
 // PersonName is the subject of a person's card: given name and surname as attributes of their own.
@@ -138,7 +145,7 @@ func (t Template) extensions(issuerKey *ecdsa.PublicKey) ([]pkix.Extension, erro
 		usage = 0x06 // keyCertSign, cRLSign
 	}
 	policies := []string{policyTI}
-	if !t.CA {
+	if !t.CA && !t.Responder {
 		oid, ok := policyOf[t.Type]
 		if !ok {
 			return nil, fmt.Errorf("certificate: unknown type %q", t.Type)
@@ -171,8 +178,19 @@ func (t Template) extensions(issuerKey *ecdsa.PublicKey) ([]pkix.Extension, erro
 	if bad != nil {
 		return nil, bad
 	}
+	if t.OCSP != "" {
+		all = append(all, pkix.Extension{Id: oidAuthorityAIA, Value: sequence(func(b *cryptobyte.Builder) {
+			b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+				b.AddASN1ObjectIdentifier(oidOCSP)
+				b.AddASN1(asn1.Tag(6).ContextSpecific(), func(b *cryptobyte.Builder) { b.AddBytes([]byte(t.OCSP)) })
+			})
+		})})
+	}
 	if t.CA {
 		return all, nil
+	}
+	if t.Responder {
+		return append(all, pkix.Extension{Id: oidExtKeyUsage, Value: sequence(func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier(oidOCSPSigning) })}), nil
 	}
 	if t.Type == ProfessionalAUT || t.Type == InstitutionAUT || t.Type == CardHolderAUT {
 		all = append(all, pkix.Extension{Id: oidExtKeyUsage, Value: sequence(func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier(oidClientAuth) })})

@@ -2,6 +2,11 @@
 
 package certificate
 
+import (
+	"maps"
+	"slices"
+)
+
 // Type is what a certificate is for, named as gematik names it. It is told by a policy of the certificate (gemSpec_OID).
 type Type string
 
@@ -96,6 +101,17 @@ var professions = map[string]string{
 }
 
 var components = map[string]string{RoleDirectory: "Verzeichnisdienst-TI", RoleIDP: "IDP-Dienst", RoleTIM: "TI-Messenger-Dienst"}
+
+// Institutions lists the professions that an SMC-B can carry, Professions those of an eHBA, by OID.
+func Institutions() []string { return slices.Sorted(maps.Keys(institutions)) }
+
+// Professions is explained at [Institutions]; insured people are none.
+func Professions() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(professions)), func(oid string) bool { return oid == InsuredPerson })
+}
+
+// IsProfession says whether an eHBA can carry a profession OID.
+func IsProfession(oid string) bool { return professions[oid] != "" && oid != InsuredPerson }
 
 // IsInstitution says whether a profession OID is in the list of institutions, which alone may register a messenger (AF_10103).
 func IsInstitution(oid string) bool { return institutions[oid] != "" }

@@ -16,7 +16,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -28,17 +27,20 @@ import (
 type Options struct {
 	Folder     string
 	Production bool             // refuses everything
+	OCSP       string           // address of the responder, written into new certificates; empty: none
 	Now        func() time.Time // nil: time.Now
 }
 
-// PKI is a test PKI in a folder: one root, an authority for each kind of card and one for components. It is safe for concurrent use.
+// PKI is a test PKI in a folder: a root (and those that followed it, see [PKI.Rotate]), an authority for each kind of card and one for components.
+// It is safe for concurrent use.
 type PKI struct {
 	folder string
+	ocsp   string
 	now    func() time.Time
 
 	mu          sync.Mutex
-	root        *authority
-	authorities map[string]*authority
+	roots       []*authority            // the oldest first
+	authorities map[string][]*authority // by name, the oldest first
 }
 
 type authority struct {
@@ -68,27 +70,11 @@ func Open(o Options) (*PKI, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	p := &PKI{folder: o.Folder, now: o.Now, authorities: map[string]*authority{}}
-	var err error
-	p.root, err = p.authority("root-ca", "KONSIL.RCA1 TEST-ONLY", rootYears, nil)
-	if err != nil {
+	p := &PKI{folder: o.Folder, ocsp: o.OCSP, now: o.Now, authorities: map[string][]*authority{}}
+	if err := p.open(); err != nil {
 		return nil, err
 	}
-	for name, common := range map[string]string{authorityHBA: "KONSIL.HBA-CA1 TEST-ONLY", authoritySMCB: "KONSIL.SMCB-CA1 TEST-ONLY",
-		authorityEGK: "KONSIL.EGK-CA1 TEST-ONLY", authorityComponent: "KONSIL.KOMP-CA1 TEST-ONLY"} {
-		if p.authorities[name], err = p.authority(name, common, authorityYears, p.root); err != nil {
-			return nil, err
-		}
-	}
 	return p, nil
-}
-
-// authority reads an authority's two files or makes them.
-func (p *PKI) authority(name, common string, years int, above *authority) (*authority, error) {
-	return p.pair(filepath.Join(p.folder, name), func(key *brainpool.PrivateKey) (*certificate.Certificate, error) {
-		t := certificate.Template{Subject: pkix.Name{Country: []string{"DE"}, Organization: []string{organisation}, CommonName: common}, CA: true}
-		return p.issue(t, key, years, above)
-	})
 }
 
 // pair reads certificate and key of a path, or makes both.
@@ -150,24 +136,17 @@ func (p *PKI) issueFor(t certificate.Template, public *ecdsa.PublicKey, own *bra
 	if t.NotAfter.IsZero() {
 		t.NotAfter = t.NotBefore.AddDate(years, 0, 0)
 	}
+	if !t.CA {
+		t.OCSP = p.ocsp
+	}
 	if above == nil {
 		return certificate.Issue(t, nil, own)
 	}
-	return certificate.Issue(t, above.certificate, above.key)
-}
-
-// Roots are the trust anchors.
-func (p *PKI) Roots() []*certificate.Certificate {
-	return []*certificate.Certificate{p.root.certificate}
-}
-
-// Authorities are the certificates between root and cards.
-func (p *PKI) Authorities() []*certificate.Certificate {
-	var all []*certificate.Certificate
-	for _, name := range []string{authorityHBA, authoritySMCB, authorityEGK, authorityComponent} {
-		all = append(all, p.authorities[name].certificate)
+	c, err := certificate.Issue(t, above.certificate, above.key)
+	if err != nil {
+		return nil, err
 	}
-	return all
+	return c, p.keep(c)
 }
 
 // Trust is what a relying party of this PKI trusts.
@@ -245,7 +224,9 @@ func (p *PKI) card(by, number, pin string, t certificate.Template) (*Card, error
 	if err != nil {
 		return nil, err
 	}
-	c, err := p.issue(t, key, cardYears, p.authorities[by])
+	p.mu.Lock()
+	c, err := p.issue(t, key, cardYears, p.under(by))
+	p.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
@@ -313,7 +294,7 @@ func (p *PKI) issueES256(path, name, role string) error {
 	if err != nil {
 		return fmt.Errorf("card: %w", err)
 	}
-	c, err := p.issueFor(componentTemplate(name, role), &key.PublicKey, nil, cardYears, p.authorities[authorityComponent])
+	c, err := p.issueFor(componentTemplate(name, role), &key.PublicKey, nil, cardYears, p.under(authorityComponent))
 	if err != nil {
 		return err
 	}
@@ -336,7 +317,7 @@ func (p *PKI) ComponentKey(name, role string) (*brainpool.PrivateKey, error) {
 
 func (p *PKI) component(name, role string) (*authority, error) {
 	return p.pair(filepath.Join(p.folder, "components", url.PathEscape(name)), func(key *brainpool.PrivateKey) (*certificate.Certificate, error) {
-		return p.issue(componentTemplate(name, role), key, cardYears, p.authorities[authorityComponent])
+		return p.issue(componentTemplate(name, role), key, cardYears, p.under(authorityComponent))
 	})
 }
 
@@ -345,43 +326,4 @@ func componentTemplate(name, role string) certificate.Template {
 		Subject: pkix.Name{Country: []string{"DE"}, Organization: []string{organisation}, CommonName: name},
 		Type:    certificate.ServiceSIG, Admission: admission(role, ""),
 	}
-}
-
-// Revoke blocks a certificate for good.
-func (p *PKI) Revoke(c *certificate.Certificate) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	serials, err := p.revoked()
-	if err != nil {
-		return err
-	}
-	serials = append(serials, c.X509.SerialNumber.Text(16))
-	return writeFile(p.revokedPath(), []byte(strings.Join(serials, "\n")+"\n"))
-}
-
-// Revoked answers an error for a revoked certificate; it stands where the real infrastructure is asked by OCSP.
-func (p *PKI) Revoked(c *certificate.Certificate) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	serials, err := p.revoked()
-	if err != nil {
-		return err
-	}
-	if slices.Contains(serials, c.X509.SerialNumber.Text(16)) {
-		return fmt.Errorf("certificate %s of %s is revoked", c.X509.SerialNumber.Text(16), c.X509.Subject.CommonName)
-	}
-	return nil
-}
-
-func (p *PKI) revokedPath() string { return filepath.Join(p.folder, "revoked") }
-
-func (p *PKI) revoked() ([]string, error) {
-	text, err := os.ReadFile(p.revokedPath())
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("card: %w", err)
-	}
-	return strings.Fields(string(text)), nil
 }
