@@ -45,6 +45,8 @@ type Change struct {
 	Room int64
 	// Users are local users concerned beside the members of Room.
 	Users []id.User
+	// State says that a change of the timeline changed the room's current state too.
+	State bool
 }
 
 // Positioned is a committed change.

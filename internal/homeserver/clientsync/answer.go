@@ -4,6 +4,7 @@ package clientsync
 
 import (
 	"context"
+	"maps"
 	"slices"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -97,11 +98,7 @@ func (s *Service) rooms(ctx context.Context, q *query, a *answer, c *changes) er
 		return err
 	}
 	a.ignored, a.counter = facts.ignored, facts.counter
-	nids := make([]int64, len(list))
-	for i, p := range list {
-		nids[i] = p.NID
-	}
-	citing, err := s.o.Rooms.Citing(ctx, q.t.ID, nids)
+	citing, err := s.citing(ctx, q, list)
 	if err != nil {
 		return err
 	}
@@ -126,6 +123,22 @@ func (s *Service) rooms(ctx context.Context, q *query, a *answer, c *changes) er
 		}
 	}
 	return nil
+}
+
+// citing says before which events of some rooms history is missing.
+func (s *Service) citing(ctx context.Context, q *query, list []place) (map[int64]bool, error) {
+	var nids []int64
+	out := map[int64]bool{}
+	for i := range list {
+		if sp := list[i].span; sp == nil {
+			nids = append(nids, list[i].NID)
+		} else {
+			maps.Copy(out, sp.citing)
+		}
+	}
+	found, err := s.o.Rooms.Citing(ctx, q.t.ID, nids)
+	maps.Copy(out, found)
+	return out, err
 }
 
 // ahead reads for all rooms that are sent whole, by a few queries, what would be some queries for each.

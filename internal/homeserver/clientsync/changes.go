@@ -53,7 +53,7 @@ type changes struct {
 
 // look asks the feed what happened in (from, to].
 func (s *Service) look(q *query, from, to int64) changes {
-	c := changes{rooms: map[int64]bool{}, moved: map[int64]bool{}, receipts: map[int64]bool{}}
+	c := changes{rooms: map[int64]bool{}, moved: map[int64]bool{}, receipts: map[int64]bool{}, own: map[int64]bool{}}
 	if q.initial || q.fullState {
 		return c
 	}
@@ -71,10 +71,15 @@ func (s *Service) look(q *query, from, to int64) changes {
 			c.moved[r.Room] = true
 			c.membership = c.membership || mine
 		case stream.Receipt:
-			if r.Room != 0 {
+			switch {
+			case r.Room == 0:
+				c.ownReceipts = c.ownReceipts || mine
+			case mine:
+				c.own[r.Room] = true
+				fallthrough
+			default:
 				c.receipts[r.Room] = true
 			}
-			c.ownReceipts = c.ownReceipts || mine
 		case stream.AccountData:
 			c.accountData = c.accountData || mine
 		case stream.DeviceList:
@@ -99,6 +104,8 @@ type place struct {
 	// read: receipts of the user changed, so that the counts may have.
 	read    bool
 	changes []room.StateChange
+	// span is what happened since the client's position; nil when it was not read for this room alone.
+	span *span
 }
 
 // maxRetries is how often a user's memberships may change while they are read.
@@ -108,7 +115,7 @@ const maxRetries = 10
 // the bound moves to that change, which is committed and has everything before it: the new bound is the second result.
 func (s *Service) places(ctx context.Context, q *query, from, to int64, c *changes) ([]place, int64, error) {
 	for range maxRetries {
-		list, err := s.userRooms(ctx, q, from, c)
+		list, err := s.userRooms(ctx, q, from, to, c)
 		if err != nil {
 			return nil, to, err
 		}
@@ -128,13 +135,13 @@ func (s *Service) places(ctx context.Context, q *query, from, to int64, c *chang
 			}
 		}
 		slices.SortFunc(out, func(a, b place) int { return int(min(max(a.Position-b.Position, -1), 1)) })
-		return out, to, s.stateChanges(ctx, q, out, from, to)
+		return out, to, s.stateChanges(ctx, q, out, from, to, c)
 	}
 	return nil, to, fmt.Errorf("memberships of %s change faster than they are read", q.user)
 }
 
 // userRooms reads the rows of the memberships that may have to do with the changes.
-func (s *Service) userRooms(ctx context.Context, q *query, from int64, c *changes) ([]room.UserRoom, error) {
+func (s *Service) userRooms(ctx context.Context, q *query, from, to int64, c *changes) ([]room.UserRoom, error) {
 	if !c.known {
 		list, err := s.o.Rooms.Memberships(ctx, q.t.ID, q.user)
 		if err != nil || q.initial || q.fullState {
@@ -155,7 +162,6 @@ func (s *Service) userRooms(ctx context.Context, q *query, from int64, c *change
 		if err != nil {
 			return nil, err
 		}
-		c.own = map[int64]bool{}
 		for _, nid := range own {
 			c.own[nid] = true
 			c.rooms[nid], c.receipts[nid] = true, true
@@ -163,7 +169,7 @@ func (s *Service) userRooms(ctx context.Context, q *query, from int64, c *change
 	}
 	found := map[int64]room.UserRoom{}
 	if len(c.rooms) > 0 {
-		list, err := s.o.Rooms.MembershipsIn(ctx, q.t.ID, q.user, slices.Sorted(maps.Keys(c.rooms)))
+		list, err := s.membershipsIn(ctx, q, slices.Sorted(maps.Keys(c.rooms)), to)
 		if err != nil {
 			return nil, err
 		}
@@ -200,7 +206,7 @@ func concerned(q *query, u room.UserRoom, from int64, c *changes) bool {
 }
 
 // stateChanges fills in what changed in the state of the rooms and finds those that the user came to.
-func (s *Service) stateChanges(ctx context.Context, q *query, list []place, from, to int64) error {
+func (s *Service) stateChanges(ctx context.Context, q *query, list []place, from, to int64, c *changes) error {
 	if q.initial {
 		for i := range list {
 			list[i].fresh = true
@@ -213,20 +219,28 @@ func (s *Service) stateChanges(ctx context.Context, q *query, list []place, from
 			nids = append(nids, p.NID)
 		}
 	}
-	changed, err := s.o.Rooms.StateChanges(ctx, q.t.ID, nids, from, to)
+	var changed map[int64][]room.StateChange
+	var err error
+	if spans := c.known && len(nids) <= maxSpans; spans {
+		err = s.spansOf(ctx, q, list, from, to)
+	} else {
+		changed, err = s.o.Rooms.StateChanges(ctx, q.t.ID, nids, from, to)
+	}
 	if err != nil {
 		return err
 	}
 	for i := range list {
 		p := &list[i]
-		p.changes = changed[p.NID]
+		if p.changes = changed[p.NID]; p.span != nil {
+			p.changes = p.span.changes
+		}
 		if p.Position <= from {
 			continue
 		}
 		var before []id.Event
 		own := false
 		for _, c := range p.changes {
-			if c.Key.Type == "m.room.member" && c.Key.StateKey == string(q.user) {
+			if c.Key == memberKey(q.user) {
 				own = true
 				before = append(before, c.Old)
 			}
@@ -243,6 +257,20 @@ func (s *Service) stateChanges(ctx context.Context, q *query, list []place, from
 			} else {
 				p.fresh = true
 			}
+		}
+	}
+	return nil
+}
+
+// spansOf reads what happened in some rooms together with whoever waits for the same.
+func (s *Service) spansOf(ctx context.Context, q *query, list []place, from, to int64) (err error) {
+	for i := range list {
+		p := &list[i]
+		if p.Membership == "invite" || p.Membership == "knock" {
+			continue
+		}
+		if p.span, err = s.span(ctx, q.t.ID, p.NID, from, to); err != nil {
+			return err
 		}
 	}
 	return nil

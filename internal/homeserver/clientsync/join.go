@@ -158,7 +158,7 @@ func (s *Service) batch(ctx context.Context, q *query, a *answer, p *place, w wi
 	b := batch{Events: make([]any, 0, len(w.events)), Limited: w.limited}
 	switch {
 	case len(w.events) > 0:
-		before, err := s.o.Timeline.Before(ctx, p.Room, q.t.ID, w.events[0])
+		before, err := s.placeBefore(ctx, q.t.ID, p, w.events[0])
 		if err != nil {
 			return b, err
 		}
@@ -180,12 +180,16 @@ func (s *Service) batch(ctx context.Context, q *query, a *answer, p *place, w wi
 	if err != nil {
 		return b, err
 	}
-	for _, e := range events {
+	chunk := timeline.Chunk{Room: p.Room}
+	for i, e := range events {
 		e.RoomID = "" // the section names it
 		b.Events = append(b.Events, e)
+		if !p.span.childless(w.events[i]) {
+			chunk.Events = append(chunk.Events, e)
+		}
 	}
-	if len(events) > 0 {
-		a.chunks = append(a.chunks, timeline.Chunk{Room: p.Room, Events: events})
+	if len(chunk.Events) > 0 {
+		a.chunks = append(a.chunks, chunk)
 	}
 	return b, nil
 }

@@ -26,6 +26,17 @@ func (s *Service) receipts(ctx context.Context, q *query, a *answer, list []plac
 		case p.Membership != "join" || !f.Room(p.Room.ID):
 		case p.fresh:
 			fresh = append(fresh, p.NID)
+		case p.span != nil && p.span.from == a.from && !c.ownReceipts: // private ones would be the user's own
+			if !c.receipts[p.NID] {
+				continue
+			}
+			found, err := s.publicReceipts(ctx, p.span)
+			if err != nil {
+				return err
+			}
+			if found != nil {
+				a.receipts[p.NID] = found
+			}
 		case q.fullState || c.receipts[p.NID]:
 			changed = append(changed, p.NID)
 		}

@@ -44,6 +44,9 @@ type Service struct {
 	// connections are the rows of sliding sync, types what kind of room each room is.
 	connections cache.Cache[connKey, *connection]
 	types       cache.Cache[roomRef, string]
+	// spans are what listeners of a room share.
+	spans   cache.Cache[spanKey, *span]
+	recalls recalls
 	// closing ends what waits.
 	closing context.Context
 	close   context.CancelFunc
@@ -66,6 +69,8 @@ func (s *Service) forget() {
 			return uint32(connOverhead + connRoomSize*(len(c.newest.rooms)+len(c.previous.rooms)))
 		}})
 	s.types = cache.New(cache.Options[roomRef, string]{Entries: typeCacheSize})
+	s.spans = cache.New(cache.Options[spanKey, *span]{Entries: spanCacheSize, Written: spanLife})
+	s.recalls = newRecalls(s.o.Feed)
 }
 
 // Close answers every waiting sync at once, so that a stopping node keeps nobody waiting.
@@ -123,7 +128,7 @@ func (s *Service) handle(ctx context.Context, r *httpapi.Request) (any, error) {
 		answer.NextBatch = s.o.Tokens.Stream(q.t.ID, answer.token)
 		s.recordMembers(q, answer)
 		answer.trim(q.filter.EventFields)
-		return answer.reply, s.countKeys(ctx, q, answer.reply)
+		return answer.reply, s.countKeys(ctx, q, answer.reply, answer.token.Position)
 	}
 }
 
@@ -179,17 +184,15 @@ func (s *Service) acknowledge(ctx context.Context, q *query) error {
 	if q.initial || q.device == "" || q.since.Device != timeline.DeviceSum(q.user, q.device) {
 		return nil
 	}
-	return s.o.Encryption.Acknowledge(ctx, q.t.ID, q.user, q.device, q.since.ToDevice)
+	return s.emptyInbox(ctx, q, q.since.ToDevice)
 }
 
 // countKeys fills in how many keys others can still claim from the device. It is asked last, so that a sync that waits asks once.
-func (s *Service) countKeys(ctx context.Context, q *query, r *reply) (err error) {
+func (s *Service) countKeys(ctx context.Context, q *query, r *reply, at int64) error {
 	if q.device == "" {
 		return nil
 	}
-	r.OneTimeKeys, r.Fallback, err = s.o.Encryption.KeyCounts(ctx, q.t.ID, q.user, q.device)
-	if r.Fallback == nil {
-		r.Fallback = []string{}
-	}
+	k, err := s.keyCounts(ctx, q, at)
+	r.OneTimeKeys, r.Fallback = k.oneTime, k.fallback
 	return err
 }

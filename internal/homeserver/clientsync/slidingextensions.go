@@ -95,7 +95,7 @@ func (s *Service) receiveToDevice(ctx context.Context, q *slide) error {
 		return nil
 	}
 	x.after = token.ToDevice
-	return s.o.Encryption.Acknowledge(ctx, q.t.ID, q.user, q.device, token.ToDevice)
+	return s.emptyInbox(ctx, q.query, token.ToDevice)
 }
 
 // extend fills in the extensions that the client asked for.
@@ -162,7 +162,7 @@ func (s *Service) slideDeviceLists(ctx context.Context, q *slide, a *slideAnswer
 func (s *Service) countSlide(ctx context.Context, q *slide, a *slideAnswer) error {
 	if out, ok := a.Extensions["e2ee"].(*e2eeReply); ok {
 		var counted reply
-		if err := s.countKeys(ctx, q.query, &counted); err != nil {
+		if err := s.countKeys(ctx, q.query, &counted, a.to); err != nil {
 			return err
 		}
 		out.OneTimeKeys, out.Fallback = counted.OneTimeKeys, counted.Fallback

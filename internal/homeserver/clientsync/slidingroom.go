@@ -76,7 +76,6 @@ func (s *Service) slideList(ctx context.Context, q *slide, a *slideAnswer) ([]ro
 			if err != nil {
 				return nil, err
 			}
-			a.changes.own = map[int64]bool{}
 			for _, nid := range own {
 				a.changes.own[nid], a.changes.receipts[nid] = true, true
 			}

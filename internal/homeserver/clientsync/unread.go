@@ -6,6 +6,7 @@ import (
 	"context"
 
 	"github.com/konsil-health/konsil/internal/homeserver/account"
+	"github.com/konsil-health/konsil/internal/homeserver/push"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 )
 
@@ -30,7 +31,11 @@ func (s *Service) pushRules(ctx context.Context, q *query, a *answer, data []acc
 
 // unread fills in the counts of a room: with threads of their own where the client asked for them, else all together.
 func (s *Service) unread(ctx context.Context, q *query, a *answer, p *place, j *joinedRoom) error {
-	found, err := a.counter.Unread(ctx, p.Room, p.Position, a.to)
+	var recent *push.Recent
+	if p.span != nil {
+		recent = p.span.counts
+	}
+	found, err := a.counter.Unread(ctx, p.Room, p.Position, a.to, recent)
 	if err != nil {
 		return err
 	}

@@ -88,13 +88,18 @@ func (s *Service) window(ctx context.Context, q *query, a *answer, p *place, fro
 	return w, nil
 }
 
-// newest reads the newest events with positions in (from, to], those read ahead first.
+// newest reads the newest events with positions in (from, to], from what was read ahead or for all listeners where that holds them.
 func (s *Service) newest(ctx context.Context, q *query, a *answer, p *place, from, to int64, limit int) ([]*room.Event, bool, error) {
 	if events := a.newest[p.NID]; events != nil && from == 0 && to == a.to {
 		if len(events) > limit {
 			return events[len(events)-limit:], true, nil
 		}
 		return events, false, nil
+	}
+	if p.span != nil && from == p.span.from && to == p.span.to {
+		if events, more, ok := p.span.newest(limit); ok {
+			return events, more, nil
+		}
 	}
 	return s.o.Rooms.Timeline(ctx, q.t.ID, p.NID, from, to, limit)
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
@@ -135,10 +136,16 @@ func (s *Service) claimLocal(ctx context.Context, t tenant.ID, want wanted) (cla
 		}
 		return nil
 	})
-	if err == nil && len(owners) > 0 && s.o.Feed != nil {
-		s.o.Feed.WakeUsers(t, slices.Compact(owners)...) // their sync tells them to upload more
+	if err == nil && len(owners) > 0 {
+		err = s.keysChanged(ctx, t, slices.Compact(owners)...)
 	}
 	return got, err
+}
+
+// keysChanged announces that others took keys of some users' devices, or that these uploaded some: their syncs count anew.
+func (s *Service) keysChanged(ctx context.Context, t tenant.ID, users ...id.User) error {
+	_, err := s.o.Committer.Commit(ctx, &stream.Plan{Tenant: t, Changes: []stream.Change{{Kind: stream.Keys, Users: users}}})
+	return err
 }
 
 // claimOne takes a one-time key or, without any left, the fallback key, which stays and is marked as used.

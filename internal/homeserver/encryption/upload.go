@@ -109,7 +109,7 @@ func (s *Service) uploadDeviceKeys(ctx context.Context, t *tenant.Tenant, user i
 // a device could be answered with a key whose private part it no longer has.
 func (s *Service) uploadOneTime(ctx context.Context, t tenant.ID, user id.User, device id.Device, oneTime, fallback []newKey) error {
 	serial := database.NewID()
-	return s.db.Write(ctx, func(tx *database.Tx) error {
+	err := s.db.Write(ctx, func(tx *database.Tx) error {
 		for _, k := range oneTime {
 			if err := insertOneTime(ctx, tx, t, user, device, k, serial); err != nil {
 				return err
@@ -134,6 +134,10 @@ func (s *Service) uploadOneTime(ctx context.Context, t tenant.ID, user id.User, 
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return s.keysChanged(ctx, t, user)
 }
 
 func insertOneTime(ctx context.Context, tx *database.Tx, t tenant.ID, user id.User, device id.Device, k newKey, serial int64) error {

@@ -236,9 +236,9 @@ func (s *Service) forward(ctx context.Context, t tenant.ID, c *receipt) (bool, e
 
 // add adds the receipt to a plan. A private one concerns nobody but its owner.
 func (c *receipt) add(plan *stream.Plan) {
-	change := stream.Change{Kind: stream.Receipt, Room: c.room}
+	change := stream.Change{Kind: stream.Receipt, Room: c.room, Users: []id.User{c.user}}
 	if c.kind == ReadPrivate {
-		change = stream.Change{Kind: stream.Receipt, Users: []id.User{c.user}}
+		change.Room = 0
 	}
 	plan.Positioned = append(plan.Positioned, stream.Statement{
 		SQL: `INSERT INTO receipt (tenant, room, user_id, kind, thread, event_id, event_position, topological, arrival, ts, position)

@@ -38,20 +38,37 @@ func Class(_ context.Context, _ tenant.ID, e *event.Event, joinedMembers int) in
 	return Silent
 }
 
+// mentions is m.mentions of an event's content.
+type mentions struct {
+	Users []id.User `json:"user_ids"`
+	Room  bool      `json:"room"`
+}
+
+// readMentions reads whom an event mentions; ok is false when it highlights nobody.
+func readMentions(e *room.Event) (m mentions, ok bool) {
+	var c struct {
+		Mentions mentions `json:"m.mentions"`
+	}
+	if json.Unmarshal(e.Content(), &c, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) != nil {
+		return m, false
+	}
+	return c.Mentions, len(c.Mentions.Users) > 0 || c.Mentions.Room || e.IsState()
+}
+
+// mayHighlight says whether an event may have rows of highlights.
+func mayHighlight(e *room.Event) bool {
+	_, ok := readMentions(e)
+	return ok
+}
+
 // maxMentions bounds how many mentioned users of an event get a highlight.
 const maxMentions = 200
 
 // Highlights adds to the plan of an event the rows of the highlights that it makes by the default rules: one for each local member mentioned,
 // one for the whole room. state is the room's state with the event. Package room calls it before the event is committed.
 func (s *Service) Highlights(ctx context.Context, t tenant.ID, e *room.Event, state room.State, plan *stream.Plan) error {
-	var c struct {
-		Mentions struct {
-			Users []id.User `json:"user_ids"`
-			Room  bool      `json:"room"`
-		} `json:"m.mentions"`
-	}
-	unread := json.Unmarshal(e.Content(), &c, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) != nil
-	if unread || len(plan.Changes) == 0 || len(c.Mentions.Users) == 0 && !c.Mentions.Room && !e.IsState() {
+	m, ok := readMentions(e)
+	if !ok || len(plan.Changes) == 0 {
 		return nil
 	}
 	about := pushrule.Context{MayNotify: func(key string) bool {
@@ -64,7 +81,7 @@ func (s *Service) Highlights(ctx context.Context, t tenant.ID, e *room.Event, st
 		s.add(plan, e, "", extra)
 	}
 	seen := map[id.User]bool{e.Sender(): true}
-	for i, user := range c.Mentions.Users {
+	for i, user := range m.Users {
 		if i == maxMentions {
 			break
 		}

@@ -4,12 +4,12 @@ package push
 
 import (
 	"context"
-	"database/sql"
 	"hash/crc32"
 	"maps"
 	"slices"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
+	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/ephemeral"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
@@ -72,12 +72,24 @@ func (r *Reader) prepare(ctx context.Context, rooms []int64) (err error) {
 	return nil
 }
 
-// read returns how far the user has read a room.
-func (r *Reader) read(ctx context.Context, nid int64) (map[string]int64, error) {
+// read returns how far the user has read a room. A receipt of the user's, in whichever room, puts what is remembered in doubt.
+func (r *Reader) read(ctx context.Context, nid, at int64) (map[string]int64, error) {
 	if m, ok := r.markers[nid]; ok {
-		return m, nil
+		return maps.Clone(m), nil
 	}
-	return r.s.o.Ephemeral.Markers(ctx, r.t, r.user, nid)
+	key := countKey{r.t, r.user, nid}
+	m, ok := r.s.markers.Get(r.t, key, at, func(c *stream.Change) bool {
+		return c.Kind == stream.Receipt && slices.Contains(c.Users, r.user)
+	})
+	if ok {
+		return maps.Clone(m), nil
+	}
+	m, err := r.s.o.Ephemeral.Markers(ctx, r.t, r.user, nid)
+	if err != nil {
+		return nil, err
+	}
+	r.s.markers.Set(key, at, m)
+	return maps.Clone(m), nil
 }
 
 // For returns a reader for a user.
@@ -107,6 +119,8 @@ type counted struct {
 	// ends are the positions of the user's own newest events by thread: sending is reading.
 	ends    map[id.Event]int64
 	threads map[id.Event]Count
+	// highlights are what mentions the user or the whole room since the marker, newest first.
+	highlights []highlight
 }
 
 // row is an event as it counts.
@@ -116,9 +130,9 @@ type row struct {
 }
 
 // Unread counts a room's unread notifications up to a position; joined is the position of the user's own membership. The empty key is what is
-// outside of threads, the others are threads that have any.
-func (r *Reader) Unread(ctx context.Context, in *room.Room, joined, upTo int64) (map[id.Event]Count, error) {
-	markers, err := r.read(ctx, in.NID)
+// outside of threads, the others are threads that have any. recent, when given, saves reading what it holds.
+func (r *Reader) Unread(ctx context.Context, in *room.Room, joined, upTo int64, recent *Recent) (map[id.Event]Count, error) {
+	markers, err := r.read(ctx, in.NID, upTo)
 	if err != nil {
 		return nil, err
 	}
@@ -129,51 +143,89 @@ func (r *Reader) Unread(ctx context.Context, in *room.Room, joined, upTo int64) 
 	if !ok || c.sum != r.sum || c.upTo > upTo || !maps.Equal(c.markers, markers) {
 		c = start
 	}
-	rows, err := r.rows(ctx, in, c.upTo, upTo)
-	if err == nil && c.upTo > start.upTo && slices.ContainsFunc(rows, func(e row) bool { return e.Redaction }) {
+	more, err := r.since(ctx, in, c.upTo, upTo, recent)
+	if err == nil && c.upTo > start.upTo && slices.ContainsFunc(more.rows, func(e row) bool { return e.Redaction }) {
 		// Something that was counted may have been redacted.
 		c = start
-		rows, err = r.rows(ctx, in, c.upTo, upTo)
+		more, err = r.since(ctx, in, c.upTo, upTo, nil)
 	}
 	if err != nil {
 		return nil, err
 	}
-	c = c.goOn(r.user, rows, upTo)
+	c = c.goOn(r.user, more, upTo)
 	r.s.counts.Set(key, c)
 	out := maps.Clone(c.threads)
-	if _, prepared := r.markers[in.NID]; r.own == nil && (!prepared || r.marked[in.NID]) {
-		if err := r.highlights(ctx, in.NID, c, out); err != nil {
-			return nil, err
+	for _, h := range c.highlights {
+		if h.position > max(c.markers[markerKey(h.thread)], c.ends[h.thread]) {
+			out[h.thread] = out[h.thread].plus(h.count())
 		}
 	}
 	maps.DeleteFunc(out, func(_ id.Event, n Count) bool { return n == Count{} })
 	return out, nil
 }
 
-// rows lists what may count with positions in (from, to], newest first.
-func (r *Reader) rows(ctx context.Context, in *room.Room, from, to int64) ([]row, error) {
-	if r.own != nil {
-		return r.judged(ctx, in, from, to)
-	}
-	found, err := r.s.o.Rooms.Counted(ctx, r.t, in.NID, r.user, from, to, maxCount)
-	if err != nil {
-		return nil, err
-	}
-	rows := make([]row, len(found))
-	for i, c := range found {
-		rows[i] = row{Counted: c}
-		if c.Class != Silent {
-			rows[i].Notifications = 1
-		}
-	}
-	return rows, nil
+// found is what may count in a range of a room, newest first.
+type found struct {
+	rows       []row
+	highlights []highlight
 }
 
-// judged lists the events themselves with the verdicts of the user's own rules.
-func (r *Reader) judged(ctx context.Context, in *room.Room, from, to int64) ([]row, error) {
-	events, _, err := r.s.o.Rooms.Timeline(ctx, r.t, in.NID, from, to, maxCount)
-	if err != nil || len(events) == 0 {
-		return nil, err
+// since finds what may count with positions in (from, to].
+func (r *Reader) since(ctx context.Context, in *room.Room, from, to int64, recent *Recent) (f found, err error) {
+	if from >= to {
+		return f, nil
+	}
+	covered := recent != nil && recent.from <= from && recent.to >= to
+	switch {
+	case r.own != nil && covered:
+		f.rows, err = r.judged(ctx, in, within(recent.events, from, to))
+	case r.own != nil:
+		var events []*room.Event
+		if events, _, err = r.s.o.Rooms.Timeline(ctx, r.t, in.NID, from, to, maxCount); err == nil {
+			f.rows, err = r.judged(ctx, in, events)
+		}
+	case covered:
+		f = recent.of(r.user, from, to)
+	default:
+		return r.stored(ctx, in, from, to)
+	}
+	return f, err
+}
+
+// stored reads by the default rules what may count.
+func (r *Reader) stored(ctx context.Context, in *room.Room, from, to int64) (f found, err error) {
+	list, err := r.s.o.Rooms.Counted(ctx, r.t, in.NID, r.user, from, to, maxCount)
+	if err != nil {
+		return f, err
+	}
+	for _, c := range list {
+		f.rows = append(f.rows, defaultRow(c))
+	}
+	if _, prepared := r.markers[in.NID]; prepared && !r.marked[in.NID] {
+		return f, nil
+	}
+	all, err := r.s.highlights(ctx, r.t, in.NID, r.user, from, to, maxCount)
+	for _, h := range all {
+		if h.sender != r.user {
+			f.highlights = append(f.highlights, h)
+		}
+	}
+	return f, err
+}
+
+// defaultRow is how an event counts by its class.
+func defaultRow(c room.Counted) row {
+	r := row{Counted: c}
+	if c.Class != Silent {
+		r.Notifications = 1
+	}
+	return r
+}
+
+// judged lists events, given oldest first, with the verdicts of the user's own rules, newest first.
+func (r *Reader) judged(ctx context.Context, in *room.Room, events []*room.Event) ([]row, error) {
+	if len(events) == 0 {
+		return nil, nil
 	}
 	j, err := r.s.judge(ctx, r.t, in, r.user)
 	if err != nil {
@@ -196,12 +248,16 @@ func (r *Reader) judged(ctx context.Context, in *room.Room, from, to int64) ([]r
 	return rows, nil
 }
 
-// goOn counts what came after what was counted; rows are newest first.
-func (c counted) goOn(user id.User, rows []row, upTo int64) counted {
-	next := counted{upTo: upTo, markers: c.markers, sum: c.sum, ends: map[id.Event]int64{}, threads: map[id.Event]Count{}}
+// goOn counts what came after what was counted.
+func (c counted) goOn(user id.User, more found, upTo int64) counted {
+	next := counted{upTo: upTo, markers: c.markers, sum: c.sum, ends: map[id.Event]int64{}, threads: map[id.Event]Count{}, highlights: c.highlights}
+	if len(more.highlights) > 0 {
+		next.highlights = slices.Concat(more.highlights, c.highlights)
+		next.highlights = next.highlights[:min(len(next.highlights), maxCount)]
+	}
 	maps.Copy(next.ends, c.ends)
 	read := map[id.Event]bool{}
-	for _, e := range rows {
+	for _, e := range more.rows {
 		if read[e.Thread] || e.Position <= c.markers[markerKey(e.Thread)] {
 			continue
 		}
@@ -230,45 +286,4 @@ func markerKey(thread id.Event) string {
 		return ephemeral.MainThread
 	}
 	return string(thread)
-}
-
-// highlights adds what mentions the user or the whole room.
-func (r *Reader) highlights(ctx context.Context, roomNID int64, c counted, out map[id.Event]Count) error {
-	rows, err := r.s.o.DB.Query(ctx, `SELECT position, thread, extra, event_id FROM highlight
-		WHERE tenant = $1 AND room = $2 AND user_id IN ('', $3) AND position > $4 AND position <= $5 AND sender <> $3 ORDER BY position DESC LIMIT $6`,
-		int64(r.t), roomNID, string(r.user), c.markers[""], c.upTo, maxCount)
-	type highlight struct {
-		position int64
-		thread   id.Event
-		extra    bool
-		event    id.Event
-	}
-	list, err := database.All(rows, err, func(rows *sql.Rows) (h highlight, err error) {
-		return h, rows.Scan(&h.position, &h.thread, &h.extra, &h.event)
-	})
-	if err != nil || len(list) == 0 {
-		return err
-	}
-	ids := make([]id.Event, len(list))
-	for i, h := range list {
-		ids[i] = h.event
-	}
-	events, err := r.s.o.Rooms.Events(ctx, r.t, ids)
-	if err != nil {
-		return err
-	}
-	seen := map[id.Event]bool{}
-	for _, h := range list {
-		e := events[h.event]
-		if seen[h.event] || e == nil || e.RedactedBy != "" || h.position <= max(c.markers[markerKey(h.thread)], c.ends[h.thread]) {
-			continue
-		}
-		seen[h.event] = true
-		n := Count{Highlights: 1}
-		if h.extra {
-			n.Notifications = 1
-		}
-		out[h.thread] = out[h.thread].plus(n)
-	}
-	return nil
 }

@@ -378,7 +378,7 @@ func (s *Service) badge(ctx context.Context, k userKey, upTo int64) (int64, erro
 		n, counted := known.rooms[m.Room.NID]
 		if !counted || stale[m.Room.NID] {
 			n = 0
-			threads, err := reader.Unread(ctx, m.Room, m.Position, upTo)
+			threads, err := reader.Unread(ctx, m.Room, m.Position, upTo, nil)
 			if err != nil {
 				return 0, err
 			}

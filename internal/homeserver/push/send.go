@@ -255,7 +255,9 @@ func (s *Service) concerned(ctx context.Context, t tenant.ID, from, to int64) ([
 			case stream.Timeline, stream.Membership, stream.Receipt:
 				if c.Room != 0 && c.Kind == stream.Receipt {
 					read[c.Room] = true
-				} else if c.Room != 0 {
+					continue
+				}
+				if c.Room != 0 {
 					rooms[c.Room] = true
 				}
 				for _, u := range c.Users {

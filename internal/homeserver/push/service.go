@@ -48,9 +48,11 @@ type Options struct {
 type Service struct {
 	o      Options
 	counts cache.Cache[countKey, counted]
-	badges cache.Cache[countKey, *badgeCount]
-	send   *sending
-	client *http.Client
+	// markers are how far users have read rooms.
+	markers *stream.Recall[countKey, map[string]int64]
+	badges  cache.Cache[countKey, *badgeCount]
+	send    *sending
+	client  *http.Client
 }
 
 // countCacheSize is how many counts (one per user and room) stay in memory.
@@ -75,7 +77,8 @@ func New(o Options) *Service {
 	}
 	o.RetryMax = max(o.RetryMax, o.RetryMin)
 	s := &Service{o: o, counts: cache.New(cache.Options[countKey, counted]{Entries: countCacheSize}),
-		badges: cache.New(cache.Options[countKey, *badgeCount]{Entries: badgeCacheSize}), send: newSending()}
+		markers: stream.NewRecall[countKey, map[string]int64](o.Feed, countCacheSize),
+		badges:  cache.New(cache.Options[countKey, *badgeCount]{Entries: badgeCacheSize}), send: newSending()}
 	s.client = s.newClient()
 	o.Feed.OnCommit(s.committed)
 	return s

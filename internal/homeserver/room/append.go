@@ -281,12 +281,11 @@ func (s *Service) eventRows(ctx context.Context, t *tenant.Tenant, a addition, e
 		p.Changes = append(p.Changes, stream.Change{Kind: stream.Timeline, Room: e.RoomNID})
 	}
 	relType, target := relation(e.Content())
-	class, thread := int64(0), ""
 	if relType == "m.thread" {
-		thread = string(target)
+		e.Thread = target
 	}
 	if s.Class != nil && live {
-		class = s.Class(ctx, t.ID, e.Event, len(members.users))
+		e.Class = s.Class(ctx, t.ID, e.Event, len(members.users))
 	}
 	if err := s.redactions(ctx, t, e, live, a.own, p); err != nil {
 		return err
@@ -300,7 +299,7 @@ func (s *Service) eventRows(ctx context.Context, t *tenant.Tenant, a addition, e
 		p.Rows = append(p.Rows, stream.Statement{SQL: "DELETE FROM event_gap WHERE tenant = $1 AND room = $2 AND missing_id = $3", Args: []any{int64(t.ID), e.RoomNID, string(e.ID())}})
 	}
 	insert := stream.Statement{SQL: insertEvent, Args: []any{int64(t.ID), e.NID, e.RoomNID, string(e.ID()), position, e.Topological, column(e.Type()), string(e.Sender()),
-		e.Timestamp(), e.Snapshot, e.SnapshotAfter, e.Rejected, e.SoftFailed, false, a.rejected + a.softFailed, class, thread, string(e.RedactedBy),
+		e.Timestamp(), e.Snapshot, e.SnapshotAfter, e.Rejected, e.SoftFailed, false, a.rejected + a.softFailed, e.Class, string(e.Thread), string(e.RedactedBy),
 		string(e.TxnDevice), e.TxnID, e.JSON()}}
 	if promoted != nil { // an outlier that arrives in the timeline takes its position now (engine rule 11)
 		p.Guard.SQL = noEventIDCheck(p.Guard.SQL)
@@ -366,6 +365,7 @@ func (s *Service) stateRows(ctx context.Context, t *tenant.Tenant, r *Room, befo
 		return err
 	}
 	p := b.plan
+	p.Changes[0].State = true
 	for _, k := range keys {
 		if !fresh && (k != e.Key() || !e.IsState()) { // a join from outside replaces what the room was when we left it
 			s.Log.Warn("resolution changed the state without an event for it", "room", r.NID, "type", k.Type, "event", e.ID())

@@ -150,6 +150,9 @@ type Event struct {
 	// TxnDevice and TxnID name the sending device and its transaction id, for unsigned.transaction_id.
 	TxnDevice id.Device
 	TxnID     string
+	// Class is what [Options.Class] said of the event, Thread the root of its thread, empty outside of threads.
+	Class  int64
+	Thread id.Event
 }
 
 // Lookup finds a room that the tenant knows; otherwise mxerror.NotFound.

@@ -17,7 +17,7 @@ import (
 
 // selectEvent reads events; r is the room's version. Every use continues with a condition that begins with e.tenant.
 const selectEvent = `SELECT e.event, e.room, e.event_id, e.position, e.topological, e.snapshot, e.snapshot_after, e.rejected, e.soft_failed, e.outlier,
-	e.redacted_by, e.txn_device, e.txn_id, e.json, r.version FROM event e JOIN room r ON r.tenant = e.tenant AND r.room = e.room `
+	e.redacted_by, e.txn_device, e.txn_id, e.rule_class, e.thread, e.json, r.version FROM event e JOIN room r ON r.tenant = e.tenant AND r.room = e.room `
 
 func scanEvent(rows *sql.Rows) (*Event, error) {
 	var e Event
@@ -25,7 +25,7 @@ func scanEvent(rows *sql.Rows) (*Event, error) {
 	var raw []byte
 	var version string
 	err := rows.Scan(&e.NID, &e.RoomNID, &eid, &e.Position, &e.Topological, &e.Snapshot, &e.SnapshotAfter, &e.Rejected, &e.SoftFailed, &e.Outlier,
-		&e.RedactedBy, &e.TxnDevice, &e.TxnID, &raw, &version)
+		&e.RedactedBy, &e.TxnDevice, &e.TxnID, &e.Class, &e.Thread, &raw, &version)
 	if err != nil {
 		return nil, err
 	}
