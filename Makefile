@@ -84,6 +84,7 @@ fmt: needs-go ## Format all Go files
 
 docs: needs-go ## Write the generated documentation again
 	@$(GO) run ./cmd/konsil check-config --document >docs/configuration.md
+	@$(GO) test -count=1 ./internal/telematik/requirement -write-requirements
 	@$(GO) test $(TAGS) -count=1 ./internal/server -run '^TestMatrixSupport$$' -write-support
 	@$(GO) test $(TAGS) -count=1 ./internal/telematik/permission -run '^TestRulesDocument$$' -write-rules
 

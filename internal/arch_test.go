@@ -74,6 +74,7 @@ var order = []string{
 	"internal/telematik/permission",
 	"internal/telematik/registration",
 	"internal/telematik/proxy",
+	"internal/telematik/requirement",
 	"internal/call/",
 	"internal/pushgateway/",
 	"internal/admin/",

@@ -48,6 +48,7 @@ var practices = [2]directory.Institution{
 
 var practiceNames = [2]id.Server{"ahorn.example.org", "birke.example.org"}
 
+// Requirements: AF_10059, AF_10235, A_25428, A_25546, ML-123615.
 func TestCentralAndTwoProviders(t *testing.T) {
 	t.Parallel()
 	t.Run("sqlite", func(t *testing.T) {

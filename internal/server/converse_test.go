@@ -178,6 +178,8 @@ func places(t *testing.T, f func(s story, a, b *konsiltest.Cell, anna, berta str
 
 // TestConversation is what two people do with each other in an encrypted room, wherever they are at home: talk both ways, verify each other,
 // exchange a file, and go on on a new device that reads what was said before from the key backup.
+//
+// Requirements: AF_10062, AF_10063, A_22721, A_22793, A_22816, A_25514, A_26077, A_26574.
 func TestConversation(t *testing.T) {
 	t.Parallel()
 	places(t, func(s story, cellA, cellB *konsiltest.Cell, nameA, nameB string) {

@@ -117,6 +117,8 @@ func registered(t *testing.T) []httpapi.Route {
 }
 
 // TestMatrixSupport compares the specification's operations with the routes of a real server, and docs/matrix-support.md with both.
+//
+// Requirements: A_22810, A_25641-01.
 func TestMatrixSupport(t *testing.T) {
 	t.Parallel()
 	wanted := operations(t, referenceFolder(t))

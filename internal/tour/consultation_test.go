@@ -15,6 +15,8 @@ import (
 )
 
 // TestConsultation is the consultation, on both databases.
+//
+// Requirements: AF_10061.
 func TestConsultation(t *testing.T) {
 	t.Parallel()
 	run := func(t *testing.T, urls [3]string) {

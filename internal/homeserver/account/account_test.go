@@ -243,6 +243,7 @@ func TestLoginNameIsNotTheLocalpart(t *testing.T) {
 	})
 }
 
+// Requirements: A_25394, A_25458.
 func TestRefresh(t *testing.T) {
 	t.Parallel()
 	databasetest.Each(t, func(t *testing.T, db *database.DB) {

@@ -53,6 +53,7 @@ func TestBackupVersions(t *testing.T) {
 	})
 }
 
+// Requirements: A_26575.
 func TestBackupSessions(t *testing.T) {
 	each(t, func(t *testing.T, g *rig) {
 		alice := g.User(g.A, "alice")

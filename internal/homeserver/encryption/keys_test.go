@@ -191,6 +191,7 @@ func TestCrossSigningByOAuthClient(t *testing.T) {
 	})
 }
 
+// Requirements: A_22792.
 func TestCrossSigning(t *testing.T) {
 	each(t, func(t *testing.T, g *rig) {
 		alice, bob, eve := g.User(g.A, "alice"), g.User(g.A, "bob"), g.User(g.A, "eve")

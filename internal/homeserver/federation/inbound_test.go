@@ -368,6 +368,8 @@ func (strict) Federate(context.Context, *tenant.Tenant, id.Server) error {
 }
 
 // TestPolicy: a server that the policy does not admit is refused in both directions, over every transport.
+//
+// Requirements: A_26328.
 func TestPolicy(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)

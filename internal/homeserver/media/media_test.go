@@ -101,6 +101,7 @@ func put(u *accounttest.User, contentType, query string, content []byte) string 
 	return strings.TrimPrefix(u.Send("POST", upload+query, contentType, content).OK(nil).Text("content_uri"), "mxc://")
 }
 
+// Requirements: A_26262.
 func TestUploadAndDownload(t *testing.T) {
 	each(t, nil, func(t *testing.T, g *rig) {
 		alice, carol := g.User(g.A, "alice"), g.User(g.A, "carol")
@@ -244,6 +245,7 @@ func TestLegacyEndpointsAreFrozen(t *testing.T) {
 	})
 }
 
+// Requirements: A_26263.
 func TestLegacyEndpointsMayServe(t *testing.T) {
 	each(t, func(o *media.Options) { o.Config.Legacy = true }, func(t *testing.T, g *rig) {
 		where := put(g.User(g.A, "alice"), "text/plain", "", []byte("open"))

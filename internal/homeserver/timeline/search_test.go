@@ -29,6 +29,7 @@ func find(p *Person, next string, criteria M) ([]string, M) {
 	return ids, section
 }
 
+// Requirements: A_26210.
 func TestSearch(t *testing.T) {
 	Each(t, func(t *testing.T, g *Rig) {
 		anna, ben, room, _ := chat(g, 0)

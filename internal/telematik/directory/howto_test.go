@@ -26,6 +26,8 @@ var (
 )
 
 // TestHowTo holds the searches of FHIR_VZD_HOWTO_Search with the results that it documents. a is Aachen, f is Frankfurt.
+//
+// Requirements: A_25479, A_25681-01.
 func TestHowTo(t *testing.T) {
 	t.Parallel()
 	databasetest.Each(t, func(t *testing.T, db *database.DB) {
@@ -178,6 +180,8 @@ func TestOpenAt(t *testing.T) {
 }
 
 // TestHarvest: whoever copies the directory page by page is slowed down.
+//
+// Requirements: A_27755.
 func TestHarvest(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, databasetest.Open(t, databasetest.SQLite(t)))

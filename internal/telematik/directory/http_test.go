@@ -199,6 +199,8 @@ const chat = `{"resourceType":"Endpoint","status":"active","name":"Messenger","a
 	"payloadType":[{"coding":[{"system":"https://gematik.de/fhir/directory/CodeSystem/EndpointDirectoryPayloadType","code":"tim-chat"}]}]}`
 
 // TestOwner: a physician enters the own address with an eHBA, others find it, the physician hides and removes it.
+//
+// Requirements: AF_10058, AF_10376, A_26172-01, ML-123482.
 func TestOwner(t *testing.T) {
 	t.Parallel()
 	databasetest.Each(t, func(t *testing.T, db *database.DB) {

@@ -112,6 +112,7 @@ func (n *network) consume(t *testing.T, db *database.DB, p *pki) *fedlist.Consum
 	return c
 }
 
+// Requirements: A_25537.
 func TestListEndToEnd(t *testing.T) {
 	t.Parallel()
 	databasetest.Each(t, func(t *testing.T, db *database.DB) {

@@ -17,6 +17,8 @@ import (
 
 // TestSignerCannotBeChecked: a list whose signer was revoked, is unknown or cannot be asked about is refused, the old one stays and an incident is
 // raised (UC_Update_Federationlist_SignCheck); who has no list yet has none then.
+//
+// Requirements: A_25632.
 func TestSignerCannotBeChecked(t *testing.T) {
 	t.Parallel()
 	databasetest.Each(t, func(t *testing.T, db *database.DB) {

@@ -56,6 +56,8 @@ var (
 )
 
 // TestInvite is the table of stages 1 and 2 (dossier 2.2–2.4).
+//
+// Requirements: AF_10061, AF_10104, AF_10233, A_25043, A_25044, A_25045-02, A_25258, A_25704, A_25705, A_26021-01.
 func TestInvite(t *testing.T) {
 	t.Parallel()
 	const (
@@ -121,6 +123,8 @@ func TestInvite(t *testing.T) {
 }
 
 // TestFederate: both ends are on the list, and an old list blocks (fail closed).
+//
+// Requirements: AF_10064-02, A_25534.
 func TestFederate(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -144,6 +148,7 @@ func TestFederate(t *testing.T) {
 	}
 }
 
+// Requirements: A_25368-01, A_25538, A_26015-02, A_26202, A_28596.
 func TestCreateRoom(t *testing.T) {
 	t.Parallel()
 	state := func(typ, content string) policy.StateEvent {
@@ -178,6 +183,8 @@ func TestCreateRoom(t *testing.T) {
 }
 
 // TestCreateRoomRewrites: A_26515-01 and A_25481.
+//
+// Requirements: A_25323-01, A_26248.
 func TestCreateRoomRewrites(t *testing.T) {
 	t.Parallel()
 	s := newSetting(false)
@@ -194,6 +201,7 @@ func TestCreateRoomRewrites(t *testing.T) {
 	}
 }
 
+// Requirements: A_25395-03, A_25481, A_25575-01, A_25996, A_26015-02, A_26228-01, A_28271, A_28358.
 func TestEvent(t *testing.T) {
 	t.Parallel()
 	reaction := func(key string) policy.Event {
@@ -233,6 +241,7 @@ func TestEvent(t *testing.T) {
 	}
 }
 
+// Requirements: A_22719.
 func TestLocalpart(t *testing.T) {
 	t.Parallel()
 	s := newSetting(false)

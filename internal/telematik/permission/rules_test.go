@@ -122,6 +122,8 @@ var ruleCases = map[string]struct{ allowed, refused []attempt }{
 }
 
 // TestRules: every rule of the table lets something pass and refuses or rewrites something, with the status and code that it says.
+//
+// Requirements: A_26203, A_26227, A_26228-01, A_26344, A_28587.
 func TestRules(t *testing.T) {
 	t.Parallel()
 	for _, r := range permission.Table() {
@@ -155,6 +157,8 @@ func TestRules(t *testing.T) {
 }
 
 // TestRulesDocument holds docs/permission-rules.md equal to the table.
+//
+// Requirements: A_22810.
 func TestRulesDocument(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join("..", "..", "..", "docs", "permission-rules.md")

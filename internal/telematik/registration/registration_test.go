@@ -20,6 +20,7 @@ import (
 	"github.com/konsil-health/konsil/internal/telematik/registration"
 )
 
+// Requirements: AF_10060, AF_10103.
 func TestRegistration(t *testing.T) {
 	t.Parallel()
 	databasetest.Each(t, func(t *testing.T, db *database.DB) {

@@ -73,6 +73,7 @@ func unavailable(w http.ResponseWriter, _ *http.Request) {
 	w.WriteHeader(http.StatusServiceUnavailable)
 }
 
+// Requirements: A_25635.
 func TestRevokedWithinTheAnswersLife(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
