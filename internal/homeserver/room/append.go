@@ -314,6 +314,9 @@ func (s *Service) eventRows(ctx context.Context, t *tenant.Tenant, a addition, e
 	} else {
 		p.Rows = append(p.Rows, insert)
 	}
+	if e.IsState() {
+		p.Rows = append(p.Rows, pendingRow(t.ID, e.RoomNID, e.Event))
+	}
 	if target != "" {
 		p.Rows = append(p.Rows, stream.Statement{SQL: "INSERT INTO event_relation (tenant, room, target_id, event, rel_type, type, sender) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (tenant, target_id, event) DO NOTHING",
 			Args: []any{int64(t.ID), e.RoomNID, string(target), e.NID, relType, column(e.Type()), string(e.Sender())}})
@@ -453,7 +456,10 @@ func (s *Service) commit(ctx context.Context, t *tenant.Tenant, r *Room, prepare
 		if err == nil {
 			handedOver(ctx)
 			var first int64
-			if first, err = pending.Wait(ctx); err == nil {
+			first, err = pending.Wait(ctx)
+			sl.flying.Add(-1)
+			if err == nil {
+				s.indexSoon(ctx, t.ID, sl, b.event)
 				return s.committed(t.ID, b, first), nil
 			}
 			s.events.Invalidate(eventKey{t.ID, b.event.ID()})
@@ -498,6 +504,7 @@ func (s *Service) turn(ctx context.Context, t *tenant.Tenant, sl *slot, prepare 
 	if err != nil {
 		return nil, at.lineage, nil, err
 	}
+	sl.flying.Add(1)
 	pending := s.Committer.Submit(b.plan)
 	sl.advance(at, b.head, t.Name, b.members)
 	// The next turn reads this event before it is committed; in room versions 1 and 2 for its hash. So does what follows a PDU in its transaction.

@@ -183,6 +183,9 @@ func (s *Service) historyRows(t tenant.ID, e *Event, rejected string, missing []
 		stream.Statement{SQL: insertEvent, Args: []any{int64(t), e.NID, e.RoomNID, string(e.ID()), int64(0), e.Topological, column(e.Type()), string(e.Sender()), e.Timestamp(),
 			e.Snapshot, e.SnapshotAfter, e.Rejected, false, false, rejected, int64(0), thread, string(e.RedactedBy), "", "", e.JSON()}},
 		stream.Statement{SQL: "DELETE FROM event_gap WHERE tenant = $1 AND room = $2 AND missing_id = $3", Args: []any{int64(t), e.RoomNID, string(e.ID())}})
+	if e.IsState() {
+		stmts = append(stmts, pendingRow(t, e.RoomNID, e.Event))
+	}
 	if target != "" {
 		stmts = append(stmts, stream.Statement{SQL: "INSERT INTO event_relation (tenant, room, target_id, event, rel_type, type, sender) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (tenant, target_id, event) DO NOTHING",
 			Args: []any{int64(t), e.RoomNID, string(target), e.NID, relType, column(e.Type()), string(e.Sender())}})

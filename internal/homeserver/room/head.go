@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/go-json-experiment/json"
 
@@ -46,6 +47,8 @@ type slot struct {
 	room *Room
 	// turn is held by who builds the room's next event; capacity 1.
 	turn chan struct{}
+	// flying is how many plans have been handed over and not been answered; unplaced how many state events came since the index was looked after.
+	flying, unplaced atomic.Int64
 
 	mu sync.Mutex
 	// head is nil until loaded and after a failed commit.

@@ -118,6 +118,7 @@ func outlierRows(t tenant.ID, r *Room, e *event.Event, reason string) []stream.S
 			Args: []any{int64(t), nid, r.NID, string(e.ID()), column(e.Type()), string(e.Sender()), e.Timestamp(), reason != "", reason, e.JSON()}},
 		{SQL: "INSERT INTO event_id (tenant, event_id, room, event) VALUES ($1, $2, $3, $4) ON CONFLICT (tenant, event_id) DO NOTHING",
 			Args: []any{int64(t), string(e.ID()), r.NID, nid}},
+		pendingRow(t, r.NID, e),
 	}
 }
 

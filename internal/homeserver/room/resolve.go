@@ -7,15 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 
+	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/matrix/authrule"
 	"github.com/konsil-health/konsil/internal/matrix/event"
 	"github.com/konsil-health/konsil/internal/matrix/id"
+	"github.com/konsil-health/konsil/internal/matrix/roomversion"
 	"github.com/konsil-health/konsil/internal/matrix/stateres"
 )
 
-// maxAuthChain bounds how many events a resolution may load.
+// maxAuthChain bounds the auth chains that are handed out.
 const maxAuthChain = 50_000
 
 // resolve merges the states of several branches. extra is an event that is not stored yet and may be named by a state; it may be nil.
@@ -32,13 +35,49 @@ func (s *Service) resolve(ctx context.Context, t tenant.ID, r *Room, states []St
 	for i, st := range distinct {
 		sets[i] = st
 	}
+	if r.Version.StateResolution == roomversion.StateResolutionV1 { // it looks at no auth chains
+		return s.untilLoaded(ctx, t, src, func() (State, error) { return stateres.Resolve(r.Version, sets, src) })
+	}
+	known, err := s.conflicted(ctx, t, r, sets, src)
+	if err != nil {
+		return nil, err
+	}
+	return s.untilLoaded(ctx, t, src, func() (State, error) { return stateres.ResolveKnown(r.Version, sets, known, src) })
+}
+
+// settled returns when what this node has built in a room so far is in the database, where the index is.
+func (s *Service) settled(ctx context.Context, t tenant.ID, r *Room) error {
+	sl, ok := s.heads.cache.Get(headKey{t, r.NID})
+	if !ok || sl.flying.Load() == 0 {
+		return nil
+	}
+	_, err := s.Committer.Commit(ctx, &stream.Plan{Tenant: t, Room: r.NID})
+	return err
+}
+
+// conflicted finds by the index of the auth graph what a resolution is about.
+func (s *Service) conflicted(ctx context.Context, t tenant.ID, r *Room, sets []map[event.Key]id.Event, src *source) (stateres.Known, error) {
+	if err := s.settled(ctx, t, r); err != nil {
+		return stateres.Known{}, err
+	}
+	if _, err := s.indexAuth(ctx, t, r.NID, math.MaxInt); err != nil {
+		return stateres.Known{}, err
+	}
+	agreed, conflicted := stateres.Split(sets)
+	c := newConflict(s, t, src, agreed)
+	full, err := c.full(ctx, sets, conflicted, r.Version.StateResolution == roomversion.StateResolutionV21)
+	return stateres.Known{Full: full, Mainline: func(top id.Event, of []id.Event) (map[id.Event]int, error) { return c.mainline(ctx, top, of) }}, err
+}
+
+// untilLoaded repeats a resolution until it lacks nothing.
+func (s *Service) untilLoaded(ctx context.Context, t tenant.ID, src *source, resolve func() (State, error)) (State, error) {
 	for {
-		st, err := stateres.Resolve(r.Version, sets, src)
+		st, err := resolve()
 		var missing *stateres.MissingError
 		if !errors.As(err, &missing) {
 			return st, err
 		}
-		if err := s.loadChain(ctx, t, src, missing.IDs); err != nil {
+		if err := s.loadEvents(ctx, t, src, missing.IDs); err != nil {
 			return nil, err
 		}
 	}
@@ -71,31 +110,24 @@ func (s *source) Event(eid id.Event) *event.Event { return s.events[eid] }
 // Rejected says whether the event was rejected when it was received.
 func (s *source) Rejected(eid id.Event) bool { return s.rejected[eid] }
 
-// loadChain reads events and their auth chains, a generation at a time.
-func (s *Service) loadChain(ctx context.Context, t tenant.ID, src *source, ids []id.Event) error {
-	for len(ids) > 0 {
-		found, err := s.Events(ctx, t, ids)
-		if err != nil {
-			return err
+// loadEvents reads those of the events that the source lacks.
+func (s *Service) loadEvents(ctx context.Context, t tenant.ID, src *source, ids []id.Event) error {
+	var ask []id.Event
+	for _, eid := range ids {
+		if src.events[eid] == nil {
+			ask = append(ask, eid)
 		}
-		for _, eid := range ids {
-			if found[eid] == nil {
-				return fmt.Errorf("state resolution needs event %s, which is not stored", eid)
-			}
+	}
+	found, err := s.Events(ctx, t, ask)
+	if err != nil {
+		return err
+	}
+	for _, eid := range ask {
+		e := found[eid]
+		if e == nil {
+			return fmt.Errorf("state resolution needs event %s, which is not stored", eid)
 		}
-		ids = nil
-		for eid, e := range found {
-			src.events[eid] = e.Event
-			src.rejected[eid] = e.Rejected
-			for _, a := range e.AuthEvents() {
-				if src.events[a] == nil && found[a] == nil {
-					ids = append(ids, a)
-				}
-			}
-		}
-		if len(src.events) > maxAuthChain {
-			return fmt.Errorf("state resolution needs more than %d events", maxAuthChain)
-		}
+		src.events[eid], src.rejected[eid] = e.Event, e.Rejected
 	}
 	return nil
 }

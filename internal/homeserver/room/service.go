@@ -76,6 +76,8 @@ type Service struct {
 	txns   cache.Cache[txnKey, id.Event]
 	joins  *flights
 	stager *stager
+	// indexer gives state events their places in the index of the auth graph.
+	indexer indexer
 }
 
 type roomKey struct {

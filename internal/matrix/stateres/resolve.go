@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/konsil-health/konsil/internal/matrix/authrule"
 	"github.com/konsil-health/konsil/internal/matrix/event"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/roomversion"
@@ -31,8 +32,33 @@ func (e *MissingError) Error() string {
 	return fmt.Sprintf("state resolution lacks %d events, first %s", len(e.IDs), e.IDs[0])
 }
 
+// Known is what the caller has found out about the auth graph from an index of it, so that no auth chain has to be walked.
+type Known struct {
+	// Full is the full conflicted set without what is no state event: the conflicted events, the auth difference and, in version 2.1, the conflicted
+	// state subgraph.
+	Full []id.Event
+	// Mainline returns how many steps behind top the closest event of top's mainline is that is or precedes each of the power levels events. Those
+	// from which no step leads to the mainline are absent.
+	Mainline func(top id.Event, of []id.Event) (map[id.Event]int, error)
+}
+
+// Split divides states into what all agree on and the events of everything else.
+func Split(sets []map[event.Key]id.Event) (agreed map[event.Key]id.Event, conflicted map[id.Event]struct{}) {
+	return split(sets)
+}
+
+// ResolveKnown is Resolve of versions 2 and 2.1 without the walk: of the source it needs the full conflicted set, its auth events, and what of the
+// agreed state authorises them.
+func ResolveKnown(v *roomversion.Version, sets []map[event.Key]id.Event, known Known, src Source) (map[event.Key]id.Event, error) {
+	return resolve(v, sets, &known, src)
+}
+
 // Resolve merges the states. The arguments are not changed and the result is a new map.
 func Resolve(v *roomversion.Version, sets []map[event.Key]id.Event, src Source) (map[event.Key]id.Event, error) {
+	return resolve(v, sets, nil, src)
+}
+
+func resolve(v *roomversion.Version, sets []map[event.Key]id.Event, known *Known, src Source) (map[event.Key]id.Event, error) {
 	switch len(sets) {
 	case 0:
 		return map[event.Key]id.Event{}, nil
@@ -47,20 +73,33 @@ func Resolve(v *roomversion.Version, sets []map[event.Key]id.Event, src Source) 
 		return unconflicted, nil
 	}
 	r := &resolver{
-		version: v, src: src, emptyStart: v.StateResolution == roomversion.StateResolutionV21,
+		version: v, src: src, known: known, emptyStart: v.StateResolution == roomversion.StateResolutionV21,
 		index: make(map[id.Event]int32, 4*len(conflicted)), base: unconflicted,
 		state: make(map[event.Key]int32, len(conflicted)),
 	}
-	full := r.fullConflictedSet(sets, conflicted)
+	var full []int32
+	if known != nil {
+		full = r.given(known.Full)
+	} else {
+		full = r.fullConflictedSet(sets, conflicted)
+	}
 	r.findCreate()
-	if len(r.missing) > 0 {
-		slices.Sort(r.missing)
-		return nil, &MissingError{IDs: slices.Compact(r.missing)}
+	if err := r.lacks(); err != nil {
+		return nil, err
 	}
 	power, rest := r.splitPower(full)
 	r.apply(r.sortByPower(power))
-	r.apply(r.sortByMainline(rest))
-
+	if err := r.lacks(); err != nil {
+		return nil, err
+	}
+	rest, err := r.sortByMainline(rest)
+	if err != nil {
+		return nil, err
+	}
+	r.apply(rest)
+	if err := r.lacks(); err != nil {
+		return nil, err
+	}
 	result := make(map[event.Key]id.Event, len(unconflicted)+len(r.state))
 	for k, n := range r.state {
 		result[k] = r.nodes[n].ev.ID()
@@ -69,7 +108,15 @@ func Resolve(v *roomversion.Version, sets []map[event.Key]id.Event, src Source) 
 	return result, nil
 }
 
-// split divides the states into what all agree on and the events of everything else.
+// lacks returns the MissingError of what has been missed so far, or nil.
+func (r *resolver) lacks() error {
+	if len(r.missing) == 0 {
+		return nil
+	}
+	slices.Sort(r.missing)
+	return &MissingError{IDs: slices.Compact(r.missing)}
+}
+
 func split(sets []map[event.Key]id.Event) (unconflicted map[event.Key]id.Event, conflicted map[id.Event]struct{}) {
 	unconflicted = make(map[event.Key]id.Event, len(sets[0]))
 	conflicted = make(map[id.Event]struct{})
@@ -102,7 +149,8 @@ func split(sets []map[event.Key]id.Event) (unconflicted map[event.Key]id.Event, 
 type resolver struct {
 	version    *roomversion.Version
 	src        Source
-	emptyStart bool // version 2.1
+	known      *Known // nil: the auth chains are walked
+	emptyStart bool   // version 2.1
 	index      map[id.Event]int32
 	nodes      []node
 	edges      []int32 // auth events of all nodes, one after the other
@@ -227,6 +275,30 @@ func (r *resolver) fullConflictedSet(sets []map[event.Key]id.Event, conflicted m
 	for n := range r.nodes {
 		if x := &r.nodes[n]; x.full && x.ev != nil && x.ev.IsState() {
 			full = append(full, int32(n))
+		}
+	}
+	return full
+}
+
+// given takes a full conflicted set that the caller knows, and reads what judges it: its auth events and what of the agreed state it needs.
+func (r *resolver) given(ids []id.Event) []int32 {
+	full := make([]int32, 0, len(ids))
+	for _, eid := range ids {
+		n := r.at(eid)
+		r.auth(n)
+		x := &r.nodes[n]
+		if x.ev == nil || !x.ev.IsState() || x.full {
+			continue
+		}
+		x.full = true
+		full = append(full, n)
+		if r.emptyStart {
+			continue
+		}
+		for _, k := range authrule.NeededBy(x.ev) {
+			if agreed, ok := r.base[k]; ok {
+				r.at(agreed)
+			}
 		}
 	}
 	return full

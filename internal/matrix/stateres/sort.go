@@ -10,6 +10,7 @@ import (
 
 	"github.com/konsil-health/konsil/internal/matrix/authrule"
 	"github.com/konsil-health/konsil/internal/matrix/event"
+	"github.com/konsil-health/konsil/internal/matrix/id"
 )
 
 // isPower reports whether an event may take somebody's power to do something.
@@ -141,12 +142,27 @@ func compareAge(x, y *event.Event) int {
 const noMainline = math.MaxInt32
 
 // sortByMainline is the mainline ordering based on the power levels of the partially resolved state.
-func (r *resolver) sortByMainline(set []int32) []int32 {
+func (r *resolver) sortByMainline(set []int32) ([]int32, error) {
 	pl, ok := r.state[event.Key{Type: event.TypePowerLevels}]
 	if !ok && !r.emptyStart {
 		if eid, found := r.base[event.Key{Type: event.TypePowerLevels}]; found {
 			pl, ok = r.at(eid), true
 		}
+	}
+	position, err := r.positions(set, pl, ok)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(set, func(a, b int32) int {
+		return cmp.Or(cmp.Compare(position[b], position[a]), compareAge(r.nodes[a].ev, r.nodes[b].ev))
+	})
+	return set, nil
+}
+
+// positions returns the place of each event on the mainline behind the power levels event pl, if there is one.
+func (r *resolver) positions(set []int32, pl int32, ok bool) (map[int32]int32, error) {
+	if r.known != nil {
+		return r.knownPositions(set, pl, ok)
 	}
 	for i := int32(0); ok && !r.nodes[pl].done; i++ {
 		r.nodes[pl].mainline, r.nodes[pl].done = i, true
@@ -156,10 +172,34 @@ func (r *resolver) sortByMainline(set []int32) []int32 {
 	for _, n := range set {
 		position[n] = r.mainlinePosition(n)
 	}
-	slices.SortFunc(set, func(a, b int32) int {
-		return cmp.Or(cmp.Compare(position[b], position[a]), compareAge(r.nodes[a].ev, r.nodes[b].ev))
-	})
-	return set
+	return position, nil
+}
+
+func (r *resolver) knownPositions(set []int32, top int32, ok bool) (map[int32]int32, error) {
+	position := make(map[int32]int32, len(set))
+	behind := make(map[int32]id.Event, len(set))
+	var ids []id.Event
+	for _, n := range set {
+		position[n] = noMainline
+		if pl, has := r.powerLevelsOf(n); has {
+			behind[n] = r.nodes[pl].ev.ID()
+			ids = append(ids, behind[n])
+		}
+	}
+	if !ok || len(ids) == 0 || r.nodes[top].ev == nil {
+		return position, nil
+	}
+	slices.Sort(ids)
+	steps, err := r.known.Mainline(r.nodes[top].ev.ID(), slices.Compact(ids))
+	if err != nil {
+		return nil, err
+	}
+	for n, pl := range behind {
+		if i, on := steps[pl]; on {
+			position[n] = int32(i)
+		}
+	}
+	return position, nil
 }
 
 // powerLevelsOf finds the power levels event among an event's auth events.
