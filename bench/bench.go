@@ -31,7 +31,7 @@ type Options struct {
 	Tenants int
 	// Entries is how many entries bench directory imports; 0 is 1.5 million.
 	Entries int
-	// Members is how many members the room of bench join has; 0 is 10,000.
+	// Members is how many members the rooms of the benches join and join-local have, and that of members up to 1,000; 0 is 10,000.
 	Members int
 	// Profile names a file for a CPU profile of the server under the heaviest load; HeapProfile one of its memory afterwards.
 	Profile, HeapProfile string
@@ -54,7 +54,7 @@ type Report struct {
 
 // Names lists the benches.
 func Names() []string {
-	return []string{"directory", "send", "deliver", "sync-initial", "sync-idle", "tenants", "resolve", "federation", "join", "neighbours"}
+	return []string{"directory", "send", "deliver", "sync-initial", "sync-idle", "tenants", "resolve", "federation", "join", "join-local", "members", "messages", "upload", "neighbours"}
 }
 
 // Run runs a bench. It ends by itself; when ctx ends first it stops and cleans up at once.
@@ -111,6 +111,14 @@ func Run(ctx context.Context, name string, o Options) (*Report, error) {
 		return r, federation(ctx, o, r)
 	case "join":
 		return r, join(ctx, o, r)
+	case "join-local":
+		return r, joinLocal(ctx, o, r)
+	case "members":
+		return r, members(ctx, o, r)
+	case "messages":
+		return r, scroll(ctx, o, r)
+	case "upload":
+		return r, upload(ctx, o, r)
 	case "neighbours":
 		return r, neighbours(ctx, o, r)
 	}

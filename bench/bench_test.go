@@ -176,3 +176,19 @@ func TestFederationBenches(t *testing.T) {
 		})
 	}
 }
+
+// TestRoomBenches: the benches of rooms and media end and say what they found.
+func TestRoomBenches(t *testing.T) {
+	t.Parallel()
+	for name, figure := range map[string]string{"join-local": "joins_to_30", "members": "members", "upload": "uploads"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := measure(t, name, bench.Options{Database: "sqlite", Members: 30})
+			for _, f := range []string{"_per_second", "_p50_ms", "_cpu_us", "_generator_cpu_us"} {
+				if r.Figures[figure+f] <= 0 {
+					t.Errorf("%s%s is %v", figure, f, r.Figures[figure+f])
+				}
+			}
+		})
+	}
+}

@@ -67,9 +67,15 @@ func send(ctx context.Context, o Options, r *Report) (err error) {
 	}
 	var batch float64
 	for _, n := range []int{1, 8, senders} {
-		if batch, err = load(ctx, o, s, all[:n], r); err != nil {
+		if batch, err = load(ctx, o, s, all[:n], strconv.Itoa(n), r); err != nil {
 			return err
 		}
+	}
+	if err := gather(all); err != nil {
+		return err
+	}
+	if _, err = load(ctx, o, s, all, strconv.Itoa(senders)+"_in_one_room", r); err != nil {
+		return err
 	}
 	if r.Limits["http_requests_per_second"], err = bareHTTP(ctx, s, all, o.Duration/2); err != nil {
 		return err
@@ -178,15 +184,28 @@ func run(ctx context.Context, all []*sender, d time.Duration) (time.Duration, er
 	return time.Since(began), errors.Join(append(errs, ctx.Err())...)
 }
 
-// load measures one number of senders and returns the mean batch.
-func load(ctx context.Context, o Options, s *process, all []*sender, r *Report) (batch float64, err error) {
-	n := strconv.Itoa(len(all))
-	o.Progress(n + " senders")
+// gather brings all senders into one room.
+func gather(all []*sender) error {
+	if err := all[0].open(); err != nil {
+		return err
+	}
+	for _, x := range all[1:] {
+		if err := x.join(all[0].room); err != nil {
+			return err
+		}
+		x.room = all[0].room
+	}
+	return nil
+}
+
+// load measures some senders under a name and returns the mean batch.
+func load(ctx context.Context, o Options, s *process, all []*sender, n string, r *Report) (batch float64, err error) {
+	o.Progress(strings.ReplaceAll(n, "_", " ") + ": sending")
 	if _, err := run(ctx, all, warmUp); err != nil {
 		return 0, err
 	}
 	profiled := make(chan error, 1)
-	if o.Profile != "" && len(all) == senders {
+	if o.Profile != "" && n == strconv.Itoa(senders) {
 		go func() {
 			profiled <- s.profile(ctx, "/debug/pprof/profile?seconds="+strconv.Itoa(max(1, int(o.Duration.Seconds())-1)), o.Profile)
 		}()
@@ -197,10 +216,12 @@ func load(ctx context.Context, o Options, s *process, all []*sender, r *Report) 
 	if err != nil {
 		return 0, err
 	}
+	own := generatorSeconds()
 	took, err := run(ctx, all, o.Duration)
 	if err != nil {
 		return 0, err
 	}
+	own = generatorSeconds() - own
 	after, err := s.metrics(ctx)
 	if err = errors.Join(err, <-profiled); err != nil {
 		return 0, err
@@ -216,6 +237,7 @@ func load(ctx context.Context, o Options, s *process, all []*sender, r *Report) 
 	r.Figures["p50_ms_"+n] = milliseconds(quantile(times, 0.50))
 	r.Figures["p99_ms_"+n] = milliseconds(quantile(times, 0.99))
 	r.Figures["cpu_us_per_event_"+n] = round(grew("process_cpu_seconds_total") * 1e6 / events)
+	r.Figures["generator_cpu_us_per_event_"+n] = round(own * 1e6 / events)
 	r.Figures["queries_per_event_"+n] = round(grew("konsil_database_queries_total") / events)
 	r.Figures["statements_per_event_"+n] = round(grew("konsil_database_statements_total") / events)
 	if batches := grew("konsil_commit_batches_total"); batches > 0 {

@@ -219,13 +219,8 @@ func listening(ctx context.Context, o Options, s *process, writer *sender, all [
 		return err
 	}
 	profiled := make(chan error, 1)
-	profiled <- nil
-	if o.Profile != "" {
-		<-profiled
-		go func() {
-			profiled <- s.profile(ctx, "/debug/pprof/profile?seconds="+strconv.Itoa(max(1, int(o.Duration.Seconds())-1)), o.Profile)
-		}()
-	}
+	go func() { profiled <- s.maybeProfile(ctx, o) }()
+	own := generatorSeconds()
 	messages := 0
 	for end := time.Now().Add(o.Duration); time.Now().Before(end) && ctx.Err() == nil; messages++ {
 		sent.Store(time.Now().UnixNano())
@@ -234,6 +229,7 @@ func listening(ctx context.Context, o Options, s *process, writer *sender, all [
 		}
 		time.Sleep(deliverPause)
 	}
+	own = generatorSeconds() - own
 	after, err := s.metrics(ctx)
 	cancel()
 	wg.Wait()
@@ -250,6 +246,7 @@ func listening(ctx context.Context, o Options, s *process, writer *sender, all [
 	r.Figures["heard_per_message"] = round(float64(heard.Load()) / n)
 	r.Figures["p50_ms"], r.Figures["p99_ms"] = milliseconds(quantile(times, 0.5)), milliseconds(quantile(times, 0.99))
 	r.Figures["cpu_ms_per_message"] = round((after["process_cpu_seconds_total"] - before["process_cpu_seconds_total"]) * 1000 / n)
+	r.Figures["generator_cpu_ms_per_message"] = round(own * 1000 / n)
 	r.Figures["queries_per_message"] = round((after["konsil_database_queries_total"] - before["konsil_database_queries_total"]) / n)
 	r.Limits["cpu_ms_per_message"], r.Limits["p50_ms"], r.Limits["p99_ms"] = 1.5, 10, 50
 	return nil

@@ -13,14 +13,14 @@ import (
 
 // benchCommand is konsil bench.
 type benchCommand struct {
-	Name     string        `arg:"" enum:"directory,send,deliver,sync-initial,sync-idle,tenants,resolve,federation,join,neighbours" help:"What to measure: directory (import and search), send (durable messages per second), deliver (a message to nine listeners), sync-initial (first syncs of 200 and 500 rooms), sync-idle (memory of waiting syncs), tenants (what idle tenants cost), resolve (state resolution by conflicted events), federation (PDUs per second from one busy server), join (a big room over federation), neighbours (messages between two tenants)."`
+	Name     string        `arg:"" enum:"directory,send,deliver,sync-initial,sync-idle,tenants,resolve,federation,join,join-local,members,messages,upload,neighbours" help:"What to measure: directory (import and search), send (durable messages per second), deliver (a message to nine listeners), sync-initial (first syncs of 200 and 500 rooms), sync-idle (memory of waiting syncs), tenants (what idle tenants cost), resolve (state resolution by conflicted events), federation (PDUs per second from one busy server), join (a big room over federation), join-local (own users join a room of 1,000 and of more), members (their lists), messages (scrolling back), upload (media), neighbours (messages between two tenants)."`
 	Database string        `enum:"sqlite,postgres" default:"sqlite" help:"sqlite or postgres."`
 	Postgres string        `placeholder:"URL" help:"PostgreSQL server, on which a schema is made and dropped. Default: postgres on 127.0.0.1:5432."`
 	Folder   string        `type:"path" placeholder:"DIR" help:"Where data lies meanwhile. Should be a real disk. Default: the system's temporary folder."`
 	Duration time.Duration `default:"5s" help:"How long each load lasts, at most 1m."`
 	Tenants  int           `default:"10000" help:"For tenants: how many are compared with ten; for sync-idle: how many syncs wait, at most 19000."`
 	Entries  int           `default:"1500000" help:"For directory: how many entries are imported."`
-	Members  int           `default:"10000" help:"For join: how many members the room has."`
+	Members  int           `default:"10000" help:"For join and join-local: how many members the room has."`
 	JSON     bool          `name:"json" help:"Print one JSON object instead of a table."`
 	Profile  string        `type:"path" placeholder:"FILE" help:"For send, federation, neighbours: write a CPU profile of the server under the load."`
 	Heap     string        `type:"path" placeholder:"FILE" help:"For send: write a heap profile of the server."`
