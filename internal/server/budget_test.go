@@ -241,3 +241,33 @@ func TestBudgetOfADelivery(t *testing.T) {
 		}
 	})
 }
+
+// TestBudgetOfAFirstSync: a first sync asks the database as often for many rooms as for few, by either kind of sync.
+func TestBudgetOfAFirstSync(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, s *Server) {
+		cost := func(name string, roomCount int) (old, sliding int64) {
+			p := signUp(t, s, name)
+			for i := range roomCount {
+				room := p.do("POST", "/_matrix/client/v3/createRoom", map[string]any{"preset": "private_chat", "name": fmt.Sprint("Raum ", i)})["room_id"].(string)
+				p.send(url.PathEscape(room), fmt.Sprint(i))
+			}
+			before := s.node.db.Counters()
+			answer := p.do("GET", "/_matrix/client/v3/sync?filter="+url.QueryEscape(`{"room":{"timeline":{"limit":1}}}`), nil)
+			between := s.node.db.Counters()
+			slid := p.do("POST", "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync", map[string]any{"lists": map[string]any{
+				"all": map[string]any{"ranges": [][]int{{0, roomCount}}, "timeline_limit": 1, "required_state": [][]string{{"m.room.create", ""}}}}})
+			after := s.node.db.Counters()
+			if n := len(answer["rooms"].(map[string]any)["join"].(map[string]any)); n != roomCount || len(slid["rooms"].(map[string]any)) != n {
+				t.Errorf("%d rooms, and %v by sliding sync, want %d", n, len(slid["rooms"].(map[string]any)), roomCount)
+			}
+			return between.Queries - before.Queries, after.Queries - between.Queries
+		}
+		fewOld, fewSliding := cost("few", 3)
+		manyOld, manySliding := cost("many", 20)
+		t.Logf("first sync: %d and %d queries for 3 rooms, %d and %d for 20", fewOld, fewSliding, manyOld, manySliding)
+		if manyOld > fewOld+2 || manySliding > fewSliding+2 { // the session may be read again
+			t.Errorf("a first sync needs %d and %d queries for 3 rooms, %d and %d for 20", fewOld, fewSliding, manyOld, manySliding)
+		}
+	})
+}

@@ -32,7 +32,9 @@ type answer struct {
 	// The rest is read ahead for the rooms that are sent whole, when there are many: states, numbers of members, newest events.
 	states  map[int64]room.State
 	members map[int64]room.Summary
-	newest  map[int64][]*room.Event
+	newest  map[int64]ahead
+	// firsts are the timelines whose tokens for paging backwards are still to be made.
+	firsts []firstShown
 	// counter counts unread events.
 	counter *push.Reader
 	// receipts are the contents of the receipts to be shown, by room.
@@ -41,6 +43,18 @@ type answer struct {
 	moved, fresh bool
 	// newcomers are users who came into sight by a join, of them or of the reader.
 	newcomers map[id.User]bool
+}
+
+// ahead is what was read ahead of a room's timeline from a position on.
+type ahead struct {
+	from   int64
+	events []*room.Event
+}
+
+// firstShown is the first event of a timeline in the answer; set takes the token of the place before it.
+type firstShown struct {
+	event *room.Event
+	set   func(token string)
 }
 
 // maxToDevice is how many to-device messages an answer holds.
@@ -122,6 +136,23 @@ func (s *Service) rooms(ctx context.Context, q *query, a *answer, c *changes) er
 			return err
 		}
 	}
+	return s.previous(ctx, q, a)
+}
+
+// previous makes the tokens for paging backwards, which the rooms of the answer wait for.
+func (s *Service) previous(ctx context.Context, q *query, a *answer) error {
+	events := make([]*room.Event, len(a.firsts))
+	for i, f := range a.firsts {
+		events[i] = f.event
+	}
+	places, err := s.o.Timeline.BeforeAll(ctx, q.t.ID, events)
+	if err != nil {
+		return err
+	}
+	for i, f := range a.firsts {
+		f.set(s.o.Tokens.Place(q.t.ID, places[i]))
+	}
+	a.firsts = nil
 	return nil
 }
 
@@ -141,18 +172,26 @@ func (s *Service) citing(ctx context.Context, q *query, list []place) (map[int64
 	return out, err
 }
 
-// ahead reads for all rooms that are sent whole, by a few queries, what would be some queries for each.
+// ahead reads for the rooms that have no span, by a few queries for all of them, what would be some queries for each.
 func (s *Service) ahead(ctx context.Context, q *query, a *answer, list []place) (err error) {
-	var whole, fresh []int64
+	var whole, fresh, others []int64
+	var points []room.Point
 	for i := range list {
-		if p := &list[i]; p.Membership == "join" && (p.fresh || q.fullState) {
+		p := &list[i]
+		if p.Membership != "join" || p.span != nil && !p.fresh {
+			continue
+		}
+		points = append(points, room.Point{Room: p.NID, Position: p.Position})
+		if p.fresh || q.fullState {
 			whole = append(whole, p.NID)
-			if p.fresh && !p.had {
-				fresh = append(fresh, p.NID)
-			}
+		}
+		if p.fresh && !p.had {
+			fresh = append(fresh, p.NID)
+		} else {
+			others = append(others, p.NID)
 		}
 	}
-	if len(whole) < 2 {
+	if len(points) < 2 {
 		return nil
 	}
 	if a.states, err = s.o.Rooms.StatesAtPosition(ctx, q.t.ID, whole, a.to); err != nil {
@@ -161,13 +200,32 @@ func (s *Service) ahead(ctx context.Context, q *query, a *answer, list []place) 
 	if a.members, err = s.o.Rooms.Counts(ctx, q.t.ID, whole); err != nil {
 		return err
 	}
-	if a.counter, err = a.counter.Prepare(ctx, whole); err != nil {
+	if a.counter, err = a.counter.Prepare(ctx, points, a.to); err != nil {
 		return err
 	}
-	if limit := q.filter.Room.Timeline.LimitOr(defaultLimit, maxLimit); limit <= maxAhead {
-		a.newest, err = s.o.Rooms.NewestOf(ctx, q.t.ID, fresh, a.to, max(limit, 1)+1)
+	limit := q.filter.Room.Timeline.LimitOr(defaultLimit, maxLimit)
+	if err := s.readAhead(ctx, q, a, fresh, 0, limit); err != nil {
+		return err
 	}
-	return err
+	return s.readAhead(ctx, q, a, others, a.from, limit)
+}
+
+// readAhead reads the newest events of some rooms, one more than the answer shows.
+func (s *Service) readAhead(ctx context.Context, q *query, a *answer, rooms []int64, from int64, limit int) error {
+	if limit > maxAhead {
+		return nil
+	}
+	found, err := s.o.Rooms.NewestOf(ctx, q.t.ID, rooms, from, a.to, max(limit, 1)+1)
+	if err != nil {
+		return err
+	}
+	if a.newest == nil {
+		a.newest = map[int64]ahead{}
+	}
+	for _, nid := range rooms {
+		a.newest[nid] = ahead{from, found[nid]}
+	}
+	return nil
 }
 
 // invite adds a room that the user is invited to or knocks at.

@@ -59,7 +59,7 @@ func (s *Service) join(ctx context.Context, q *query, a *answer, p *place, citin
 	if !whole && !p.read && len(state) == 0 && len(w.events) == 0 && !w.limited && j.Summary == nil && j.Ephemeral == nil {
 		return nil
 	}
-	if j.Timeline, err = s.batch(ctx, q, a, p, w, a.to); err != nil {
+	if j.Timeline, err = s.batch(ctx, q, a, p, w, a.to, func(token string) { j.Timeline.Previous = token }); err != nil {
 		return err
 	}
 	j.roomState = q.state(state)
@@ -106,7 +106,7 @@ func (s *Service) leave(ctx context.Context, q *query, a *answer, p *place, citi
 		return err
 	}
 	l := &leftRoom{roomState: q.state(state)}
-	if l.Timeline, err = s.batch(ctx, q, a, p, w, p.Position); err != nil {
+	if l.Timeline, err = s.batch(ctx, q, a, p, w, p.Position, func(token string) { l.Timeline.Previous = token }); err != nil {
 		return err
 	}
 	a.room().Leave[p.Room.ID] = l
@@ -153,10 +153,13 @@ func (s *Service) newcomers(ctx context.Context, q *query, a *answer, p *place) 
 	return nil
 }
 
-// batch converts a window of events into the timeline of a room's section.
-func (s *Service) batch(ctx context.Context, q *query, a *answer, p *place, w window, to int64) (batch, error) {
+// batch converts a window of events into the timeline of a room's section. Its token for paging backwards is given to set, later where it is made
+// with those of other rooms.
+func (s *Service) batch(ctx context.Context, q *query, a *answer, p *place, w window, to int64, set func(token string)) (batch, error) {
 	b := batch{Events: make([]any, 0, len(w.events)), Limited: w.limited}
 	switch {
+	case len(w.events) > 0 && p.span == nil:
+		a.firsts = append(a.firsts, firstShown{w.events[0], set})
 	case len(w.events) > 0:
 		before, err := s.placeBefore(ctx, q.t.ID, p, w.events[0])
 		if err != nil {

@@ -43,7 +43,7 @@ func (s *Service) reader(ctx context.Context, q *query, to int64) (*readerFacts,
 	if err != nil {
 		return nil, err
 	}
-	counter, err := s.o.Push.For(ctx, q.t.ID, q.user)
+	counter, err := s.o.Push.For(ctx, q.t.ID, q.user, to)
 	if err != nil {
 		return nil, err
 	}

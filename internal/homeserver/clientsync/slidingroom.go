@@ -103,35 +103,60 @@ func (s *Service) slideRooms(ctx context.Context, q *slide, a *slideAnswer, all 
 	if err != nil {
 		return err
 	}
-	var whole, nids []int64
-	for _, r := range due {
-		nids = append(nids, r.Room.NID)
-		if r.Membership == "join" {
-			whole = append(whole, r.Room.NID)
-		}
-	}
-	if len(due) > 0 {
-		if a.states, err = s.o.Rooms.StatesAtPosition(ctx, q.t.ID, whole, a.to); err != nil {
-			return err
-		}
-		if a.citing, err = s.o.Rooms.Citing(ctx, q.t.ID, nids); err != nil {
-			return err
-		}
-		facts, err := s.reader(ctx, q.query, a.to)
-		if err != nil {
-			return err
-		}
-		a.ignored, a.counter = facts.ignored, facts.counter
-		if a.counter, err = a.counter.Prepare(ctx, whole); err != nil {
-			return err
-		}
+	if err := s.slideAhead(ctx, q, a, due); err != nil {
+		return err
 	}
 	for _, r := range due {
 		if err := s.slideRoom(ctx, q, a, r); err != nil {
 			return err
 		}
 	}
-	return nil
+	return s.previous(ctx, q.query, &a.answer)
+}
+
+// slideAhead reads what the rooms that are due need, by a few queries for all of them.
+func (s *Service) slideAhead(ctx context.Context, q *slide, a *slideAnswer, due []*sliding) (err error) {
+	if len(due) == 0 {
+		return nil
+	}
+	var whole, nids, first, others []int64
+	var points []room.Point
+	limit := 0
+	for _, r := range due {
+		nids = append(nids, r.Room.NID)
+		if r.Membership != "join" {
+			continue
+		}
+		whole = append(whole, r.Room.NID)
+		points = append(points, room.Point{Room: r.Room.NID, Position: r.Position})
+		limit = max(limit, r.config.limit)
+		if r.first || r.expand {
+			first = append(first, r.Room.NID)
+		} else if r.since == a.from {
+			others = append(others, r.Room.NID)
+		}
+	}
+	if a.states, err = s.o.Rooms.StatesAtPosition(ctx, q.t.ID, whole, a.to); err != nil {
+		return err
+	}
+	if a.citing, err = s.o.Rooms.Citing(ctx, q.t.ID, nids); err != nil {
+		return err
+	}
+	facts, err := s.reader(ctx, q.query, a.to)
+	if err != nil {
+		return err
+	}
+	a.ignored, a.counter = facts.ignored, facts.counter
+	if a.counter, err = a.counter.Prepare(ctx, points, a.to); err != nil {
+		return err
+	}
+	if a.members, err = s.o.Rooms.Counts(ctx, q.t.ID, first); err != nil {
+		return err
+	}
+	if err := s.readAhead(ctx, q.query, &a.answer, first, 0, limit); err != nil {
+		return err
+	}
+	return s.readAhead(ctx, q.query, &a.answer, others, a.from, limit)
 }
 
 // due finds the rooms that the client is to be sent something of, and notes of the others what it has of them.
@@ -320,11 +345,14 @@ func (s *Service) slideEvents(ctx context.Context, q *slide, a *slideAnswer, r *
 	if out.Required, err = s.requiredState(ctx, q, a, r, p, &w); err != nil {
 		return false, err
 	}
-	b, err := s.batch(ctx, &one, &a.answer, p, w, to)
+	b, err := s.batch(ctx, &one, &a.answer, p, w, to, func(token string) { out.Previous = token })
 	if err != nil {
 		return false, err
 	}
-	out.Timeline, out.Previous, out.Limited = b.Events, b.Previous, b.Limited
+	out.Timeline, out.Limited = b.Events, b.Limited
+	if b.Previous != "" {
+		out.Previous = b.Previous
+	}
 	out.Expanded, out.UnstableExpanded = r.expand && !r.first && q.stable, r.expand && !r.first && !q.stable
 	if err := s.describe(ctx, q, a, r, p, out); err != nil {
 		return false, err
@@ -454,11 +482,14 @@ func (s *Service) describe(ctx context.Context, q *slide, a *slideAnswer, r *sli
 	if r.Membership != "join" || !r.first && !renames(p.changes) {
 		return nil
 	}
-	counts, err := s.o.Rooms.Counts(ctx, q.t.ID, []int64{r.Room.NID})
-	if err != nil {
-		return err
+	sum, ok := a.members[r.Room.NID]
+	if !ok {
+		counts, err := s.o.Rooms.Counts(ctx, q.t.ID, []int64{r.Room.NID})
+		if err != nil {
+			return err
+		}
+		sum = counts[r.Room.NID]
 	}
-	sum := counts[r.Room.NID]
 	out.Joined, out.Invited = &sum.Joined, &sum.Invited
 	if title != "" {
 		return nil

@@ -122,11 +122,8 @@ func (sp *span) newest(limit int) (events []*room.Event, more, ok bool) {
 	return sp.events, sp.more, true
 }
 
-// placeBefore is the place before the first event of a timeline, from the span where there is one.
+// placeBefore is the place before the first event of a timeline.
 func (s *Service) placeBefore(ctx context.Context, t tenant.ID, p *place, first *room.Event) (timeline.Place, error) {
-	if p.span == nil {
-		return s.o.Timeline.Before(ctx, p.Room, t, first)
-	}
 	p.span.mu.Lock()
 	defer p.span.mu.Unlock()
 	if found, ok := p.span.before[first.NID]; ok {

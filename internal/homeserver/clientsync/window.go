@@ -90,11 +90,11 @@ func (s *Service) window(ctx context.Context, q *query, a *answer, p *place, fro
 
 // newest reads the newest events with positions in (from, to], from what was read ahead or for all listeners where that holds them.
 func (s *Service) newest(ctx context.Context, q *query, a *answer, p *place, from, to int64, limit int) ([]*room.Event, bool, error) {
-	if events := a.newest[p.NID]; events != nil && from == 0 && to == a.to {
-		if len(events) > limit {
-			return events[len(events)-limit:], true, nil
+	if n, ok := a.newest[p.NID]; ok && from == n.from && to == a.to {
+		if len(n.events) > limit {
+			return n.events[len(n.events)-limit:], true, nil
 		}
-		return events, false, nil
+		return n.events, false, nil
 	}
 	if p.span != nil && from == p.span.from && to == p.span.to {
 		if events, more, ok := p.span.newest(limit); ok {

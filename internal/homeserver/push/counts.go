@@ -4,7 +4,6 @@ package push
 
 import (
 	"context"
-	"hash/crc32"
 	"maps"
 	"slices"
 
@@ -32,27 +31,59 @@ type Reader struct {
 	// own judges by the user's own rules; nil when they count as the default ones do. sum tells versions of them apart.
 	own *pushrule.Evaluator
 	sum uint32
-	// markers and marked are what Prepare has read: how far the user has read rooms, and which of them have highlights at all. nil before.
-	markers map[int64]map[string]int64
-	marked  map[int64]bool
+	// ahead is what Prepare has read, by room; nil before.
+	ahead map[int64]prepared
 }
 
-// Prepare returns a reader that has read ahead, by a few queries for all of them, what counting in some rooms needs. It is for one answer.
-func (r *Reader) Prepare(ctx context.Context, rooms []int64) (*Reader, error) {
-	prepared := *r
-	return &prepared, prepared.prepare(ctx, rooms)
+// prepared is what was read ahead of a room: how far the user has read it, whether it has highlights at all, and what may count after a position.
+type prepared struct {
+	markers map[string]int64
+	marked  bool
+	from    int64
+	rows    []room.Counted
 }
 
-func (r *Reader) prepare(ctx context.Context, rooms []int64) (err error) {
-	if r.markers, err = r.s.o.Ephemeral.MarkersIn(ctx, r.t, r.user, rooms); err != nil {
-		return err
+// Prepare returns a reader that has read ahead, by a few queries for all of them, what counting up to a position needs in some rooms, given with
+// the positions of the user's own memberships. It is for one answer.
+func (r *Reader) Prepare(ctx context.Context, rooms []room.Point, upTo int64) (*Reader, error) {
+	next := *r
+	next.ahead = make(map[int64]prepared, len(rooms))
+	nids := make([]int64, len(rooms))
+	for i, p := range rooms {
+		nids[i] = p.Room
 	}
-	for _, nid := range rooms {
-		if r.markers[nid] == nil {
-			r.markers[nid] = map[string]int64{}
+	markers, err := r.s.o.Ephemeral.MarkersIn(ctx, r.t, r.user, nids)
+	if err != nil {
+		return nil, err
+	}
+	marked, err := r.marked(ctx, nids)
+	if err != nil {
+		return nil, err
+	}
+	for i, p := range rooms {
+		m := markers[p.Room]
+		if m == nil {
+			m = map[string]int64{}
 		}
+		m[""] = max(m[""], p.Position)
+		rooms[i].Position = r.start(p.Room, m, upTo).upTo
+		next.ahead[p.Room] = prepared{markers: m, marked: marked[p.Room], from: rooms[i].Position}
 	}
-	r.marked = map[int64]bool{}
+	if r.own != nil {
+		return &next, nil
+	}
+	counted, err := r.s.o.Rooms.CountedOf(ctx, r.t, r.user, rooms, upTo)
+	for nid, rows := range counted {
+		p := next.ahead[nid]
+		p.rows = rows
+		next.ahead[nid] = p
+	}
+	return &next, err
+}
+
+// marked says which of some rooms have highlights for the user.
+func (r *Reader) marked(ctx context.Context, rooms []int64) (map[int64]bool, error) {
+	out := map[int64]bool{}
 	for rest := rooms; len(rest) > 0; {
 		n := min(len(rest), database.MaxMarks)
 		args := []any{int64(r.t), string(r.user)}
@@ -62,20 +93,20 @@ func (r *Reader) prepare(ctx context.Context, rooms []int64) (err error) {
 		rows, err := r.s.o.DB.Query(ctx, "SELECT DISTINCT room FROM highlight WHERE tenant = $1 AND user_id IN ('', $2) AND room IN ("+database.Marks(3, n)+")", args...)
 		found, err := database.All(rows, err, database.Column[int64])
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, nid := range found {
-			r.marked[nid] = true
+			out[nid] = true
 		}
 		rest = rest[n:]
 	}
-	return nil
+	return out, nil
 }
 
 // read returns how far the user has read a room. A receipt of the user's, in whichever room, puts what is remembered in doubt.
 func (r *Reader) read(ctx context.Context, nid, at int64) (map[string]int64, error) {
-	if m, ok := r.markers[nid]; ok {
-		return maps.Clone(m), nil
+	if p, ok := r.ahead[nid]; ok {
+		return maps.Clone(p.markers), nil
 	}
 	key := countKey{r.t, r.user, nid}
 	m, ok := r.s.markers.Get(r.t, key, at, func(c *stream.Change) bool {
@@ -92,17 +123,13 @@ func (r *Reader) read(ctx context.Context, nid, at int64) (map[string]int64, err
 	return maps.Clone(m), nil
 }
 
-// For returns a reader for a user.
-func (s *Service) For(ctx context.Context, t tenant.ID, user id.User) (*Reader, error) {
-	r := &Reader{s: s, t: t, user: user}
-	content, ok, err := s.o.Accounts.AccountDatum(ctx, t, user, "", ruleType)
-	if err != nil || !ok {
-		return r, err
+// For returns a reader for a user, whose rules are as they are at a position or later.
+func (s *Service) For(ctx context.Context, t tenant.ID, user id.User, at int64) (*Reader, error) {
+	f, err := s.facts(ctx, userKey{t, user}, at)
+	if err != nil {
+		return nil, err
 	}
-	if rules := readRules(content, ok, user); !rules.CountsAsDefault(user) {
-		r.own, r.sum = pushrule.Compile(rules), crc32.ChecksumIEEE(content)
-	}
-	return r, nil
+	return f.reader, nil
 }
 
 type countKey struct {
@@ -137,12 +164,7 @@ func (r *Reader) Unread(ctx context.Context, in *room.Room, joined, upTo int64, 
 		return nil, err
 	}
 	markers[""] = max(markers[""], joined)
-	key := countKey{r.t, r.user, in.NID}
-	start := counted{upTo: markers[""], markers: markers, sum: r.sum}
-	c, ok := r.s.counts.Get(key)
-	if !ok || c.sum != r.sum || c.upTo > upTo || !maps.Equal(c.markers, markers) {
-		c = start
-	}
+	c, start := r.start(in.NID, markers, upTo), counted{upTo: markers[""], markers: markers, sum: r.sum}
 	more, err := r.since(ctx, in, c.upTo, upTo, recent)
 	if err == nil && c.upTo > start.upTo && slices.ContainsFunc(more.rows, func(e row) bool { return e.Redaction }) {
 		// Something that was counted may have been redacted.
@@ -153,7 +175,7 @@ func (r *Reader) Unread(ctx context.Context, in *room.Room, joined, upTo int64, 
 		return nil, err
 	}
 	c = c.goOn(r.user, more, upTo)
-	r.s.counts.Set(key, c)
+	r.s.counts.Set(countKey{r.t, r.user, in.NID}, c)
 	out := maps.Clone(c.threads)
 	for _, h := range c.highlights {
 		if h.position > max(c.markers[markerKey(h.thread)], c.ends[h.thread]) {
@@ -162,6 +184,15 @@ func (r *Reader) Unread(ctx context.Context, in *room.Room, joined, upTo int64, 
 	}
 	maps.DeleteFunc(out, func(_ id.Event, n Count) bool { return n == Count{} })
 	return out, nil
+}
+
+// start is what has been counted already of what is to be counted up to a position: nothing, or up to somewhere before it.
+func (r *Reader) start(nid int64, markers map[string]int64, upTo int64) counted {
+	c, ok := r.s.counts.Get(countKey{r.t, r.user, nid})
+	if !ok || c.sum != r.sum || c.upTo > upTo || !maps.Equal(c.markers, markers) {
+		c = counted{upTo: markers[""], markers: markers, sum: r.sum}
+	}
+	return c
 }
 
 // found is what may count in a range of a room, newest first.
@@ -178,11 +209,11 @@ func (r *Reader) since(ctx context.Context, in *room.Room, from, to int64, recen
 	covered := recent != nil && recent.from <= from && recent.to >= to
 	switch {
 	case r.own != nil && covered:
-		f.rows, err = r.judged(ctx, in, within(recent.events, from, to))
+		f.rows, err = r.judged(ctx, in, within(recent.events, from, to), to)
 	case r.own != nil:
 		var events []*room.Event
 		if events, _, err = r.s.o.Rooms.Timeline(ctx, r.t, in.NID, from, to, maxCount); err == nil {
-			f.rows, err = r.judged(ctx, in, events)
+			f.rows, err = r.judged(ctx, in, events, to)
 		}
 	case covered:
 		f = recent.of(r.user, from, to)
@@ -194,14 +225,19 @@ func (r *Reader) since(ctx context.Context, in *room.Room, from, to int64, recen
 
 // stored reads by the default rules what may count.
 func (r *Reader) stored(ctx context.Context, in *room.Room, from, to int64) (f found, err error) {
-	list, err := r.s.o.Rooms.Counted(ctx, r.t, in.NID, r.user, from, to, maxCount)
-	if err != nil {
-		return f, err
+	ahead, prepared := r.ahead[in.NID]
+	list := ahead.rows
+	if !prepared || from < ahead.from {
+		if list, err = r.s.o.Rooms.Counted(ctx, r.t, in.NID, r.user, from, to, maxCount); err != nil {
+			return f, err
+		}
 	}
-	for _, c := range list {
-		f.rows = append(f.rows, defaultRow(c))
+	for _, c := range list[:min(len(list), maxCount)] {
+		if c.Position > from && c.Position <= to {
+			f.rows = append(f.rows, defaultRow(c))
+		}
 	}
-	if _, prepared := r.markers[in.NID]; prepared && !r.marked[in.NID] {
+	if prepared && !ahead.marked {
 		return f, nil
 	}
 	all, err := r.s.highlights(ctx, r.t, in.NID, r.user, from, to, maxCount)
@@ -223,11 +259,11 @@ func defaultRow(c room.Counted) row {
 }
 
 // judged lists events, given oldest first, with the verdicts of the user's own rules, newest first.
-func (r *Reader) judged(ctx context.Context, in *room.Room, events []*room.Event) ([]row, error) {
+func (r *Reader) judged(ctx context.Context, in *room.Room, events []*room.Event, at int64) ([]row, error) {
 	if len(events) == 0 {
 		return nil, nil
 	}
-	j, err := r.s.judge(ctx, r.t, in, r.user)
+	j, err := r.s.judge(ctx, r.t, in, r.user, at)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
 	"github.com/konsil-health/konsil/internal/matrix/authrule"
@@ -15,29 +16,27 @@ import (
 	"github.com/konsil-health/konsil/internal/matrix/pushrule"
 )
 
-// judge is what rules need to know of a room, as it is now.
-type judge struct {
+// justice is what rules need to know of a room, whoever they are of.
+type justice struct {
+	state   room.State
 	members int
-	name    string
 	levels  authrule.PowerLevels
 }
 
-// judge reads it for a user.
-func (s *Service) judge(ctx context.Context, t tenant.ID, in *room.Room, user id.User) (*judge, error) {
-	state, err := s.o.Rooms.CurrentState(ctx, t, in)
+// judge is what a user's rules need to know of a room, as it is now.
+type judge struct {
+	*justice
+	name string
+}
+
+// judge reads it for a user; the room is as it was at a position or later.
+func (s *Service) judge(ctx context.Context, t tenant.ID, in *room.Room, user id.User, at int64) (*judge, error) {
+	jc, err := s.justice(ctx, t, in, at)
 	if err != nil {
 		return nil, err
 	}
-	j := &judge{}
-	if j.levels, err = s.o.Rooms.PowerLevels(ctx, t, state); err != nil {
-		return nil, err
-	}
-	members, err := s.o.Rooms.JoinedUsers(ctx, t, in.NID)
-	if err != nil {
-		return nil, err
-	}
-	j.members = len(members)
-	member, err := s.o.Rooms.StateEvent(ctx, t, state, event.Key{Type: event.TypeMember, StateKey: string(user)})
+	j := &judge{justice: jc}
+	member, err := s.o.Rooms.StateEvent(ctx, t, jc.state, event.Key{Type: event.TypeMember, StateKey: string(user)})
 	if err != nil {
 		return nil, err
 	}
@@ -47,6 +46,27 @@ func (s *Service) judge(ctx context.Context, t tenant.ID, in *room.Room, user id
 	if member != nil && json.Unmarshal(member.Content(), &c) == nil {
 		j.name, _ = c.Name.(string)
 	}
+	return j, nil
+}
+
+func (s *Service) justice(ctx context.Context, t tenant.ID, in *room.Room, at int64) (j *justice, err error) {
+	key := roomKey{t, in.NID}
+	if j, ok := s.recalls.justices.Get(t, key, at, func(c *stream.Change) bool { return c.Room == in.NID && (c.State || c.Kind == stream.StateDelta) }); ok {
+		return j, nil
+	}
+	j = &justice{}
+	if j.state, err = s.o.Rooms.CurrentState(ctx, t, in); err != nil {
+		return nil, err
+	}
+	if j.levels, err = s.o.Rooms.PowerLevels(ctx, t, j.state); err != nil {
+		return nil, err
+	}
+	members, err := s.o.Rooms.JoinedUsers(ctx, t, in.NID)
+	if err != nil {
+		return nil, err
+	}
+	j.members = len(members)
+	s.recalls.justices.Set(key, at, j)
 	return j, nil
 }
 

@@ -37,6 +37,7 @@ type notificationsReply struct {
 // notified collects the notifications of one request.
 type notified struct {
 	r         *httpapi.Request
+	now       int64 // the tenant's position
 	rules     *pushrule.Evaluator
 	rooms     map[int64]*room.Room
 	judges    map[int64]*judge
@@ -50,15 +51,17 @@ func (s *Service) getNotifications(ctx context.Context, r *httpapi.Request) (any
 	if err != nil {
 		return nil, err
 	}
-	var upTo int64
+	now, err := s.o.Feed.Position(ctx, r.Tenant.ID)
+	if err != nil {
+		return nil, err
+	}
+	upTo := now
 	if from := r.Query("from"); from != "" {
 		if upTo, err = s.o.Tokens.OpenMark(r.Tenant.ID, from); err != nil {
 			return nil, err
 		}
-	} else if upTo, err = s.o.Feed.Position(ctx, r.Tenant.ID); err != nil {
-		return nil, err
 	}
-	n := &notified{r: r, rooms: map[int64]*room.Room{}, judges: map[int64]*judge{}, markers: map[int64]map[string]int64{}}
+	n := &notified{r: r, now: now, rooms: map[int64]*room.Room{}, judges: map[int64]*judge{}, markers: map[int64]map[string]int64{}}
 	switch r.Query("only") {
 	case "":
 	case "highlight":
@@ -83,7 +86,7 @@ func (s *Service) getNotifications(ctx context.Context, r *httpapi.Request) (any
 		if upTo <= 0 || len(n.out) >= limit || len(nids) == 0 {
 			break
 		}
-		events, err := s.o.Rooms.Newest(ctx, r.Tenant.ID, nids, upTo-stride, upTo, stride)
+		events, err := s.o.Rooms.Newest(ctx, r.Tenant.ID, upTo-stride, upTo, stride)
 		if err != nil {
 			return nil, err
 		}
@@ -105,14 +108,14 @@ func (s *Service) collect(ctx context.Context, n *notified, events []*room.Event
 		if len(n.out) == limit {
 			return e.Position, nil
 		}
-		if e.Sender() == user || e.RedactedBy != "" {
+		in := n.rooms[e.RoomNID]
+		if in == nil || e.Sender() == user || e.RedactedBy != "" {
 			continue
 		}
-		in := n.rooms[e.RoomNID]
 		j := n.judges[in.NID]
 		if j == nil {
 			var err error
-			if j, err = s.judge(ctx, t, in, user); err != nil {
+			if j, err = s.judge(ctx, t, in, user, n.now); err != nil {
 				return 0, err
 			}
 			if n.markers[in.NID], err = s.o.Ephemeral.Markers(ctx, t, user, in.NID); err != nil {

@@ -220,64 +220,54 @@ func (s *Service) worthTelling(ctx context.Context, k userKey, from, to int64) (
 	if from >= to {
 		return nil, false, nil
 	}
-	read, err := s.o.Ephemeral.OwnReceiptRooms(ctx, k.tenant, k.user, from, to)
+	read, err := s.readRooms(ctx, k, from, to)
 	if err != nil {
 		return nil, false, err
 	}
 	counts = len(read) > 0
-	rules, err := s.Rules(ctx, k.tenant, k.user)
+	facts, err := s.facts(ctx, k, to)
 	if err != nil {
 		return nil, false, err
 	}
-	compiled := pushrule.Compile(rules)
-	if news, err = s.invitations(ctx, k, compiled, from, to); err != nil {
-		return nil, false, err
-	}
-	changed, err := s.o.Rooms.MembershipsChanged(ctx, k.tenant, k.user, from)
-	if err != nil {
-		return nil, false, err
-	}
-	counts = counts || len(changed) > 0
-	joined, err := s.o.Rooms.JoinedRooms(ctx, k.tenant, k.user)
-	if err != nil {
-		return nil, false, err
-	}
-	rooms, nids := map[int64]*room.Room{}, make([]int64, len(joined))
-	for i, in := range joined {
-		rooms[in.NID], nids[i] = in, in.NID
-	}
-	events, err := s.o.Rooms.Newest(ctx, k.tenant, nids, from, to, maxCatchUp)
-	if err != nil {
-		return nil, false, err
-	}
-	var ignored map[id.User]bool
-	if s.o.Ignored != nil {
-		if ignored, err = s.o.Ignored(ctx, k.tenant, k.user); err != nil {
+	if !s.o.Feed.Quiet(k.tenant, from, to, moved(k.user)) {
+		changed, err := s.o.Rooms.MembershipsChanged(ctx, k.tenant, k.user, from)
+		if err != nil {
+			return nil, false, err
+		}
+		counts = counts || len(changed) > 0
+		if news, err = s.invitations(ctx, k, facts.rules, changed, to); err != nil {
 			return nil, false, err
 		}
 	}
-	judges := map[int64]*judge{}
+	list, err := s.memberships(ctx, k, to)
+	if err != nil {
+		return nil, false, err
+	}
+	rooms := joinedOf(list)
+	events, err := s.newest(ctx, k.tenant, from, to)
+	if err != nil {
+		return nil, false, err
+	}
 	for _, e := range events {
-		if e.Sender() == k.user {
+		in := rooms[e.RoomNID]
+		switch {
+		case in == nil:
+			continue
+		case e.Sender() == k.user:
 			counts = true
 			continue
-		}
-		if e.RedactedBy != "" || ignored[e.Sender()] {
+		case e.RedactedBy != "" || facts.ignored[e.Sender()]:
 			continue
 		}
-		in := rooms[e.RoomNID]
-		j := judges[in.NID]
-		if j == nil {
-			if j, err = s.judge(ctx, k.tenant, in, k.user); err != nil {
-				return nil, false, err
-			}
-			judges[in.NID] = j
+		j, err := s.judge(ctx, k.tenant, in, k.user, to)
+		if err != nil {
+			return nil, false, err
 		}
-		v := compiled.Evaluate(pushrule.About(e.Event), j.about(e))
+		v := facts.rules.Evaluate(pushrule.About(e.Event), j.about(e))
 		if !v.Notify {
 			continue
 		}
-		visible, err := s.o.Rooms.Visible(ctx, k.tenant, k.user, in.NID, []*room.Event{e})
+		visible, err := s.o.Rooms.VisibleToMember(ctx, k.tenant, k.user, []*room.Event{e})
 		if err != nil {
 			return nil, false, err
 		}
@@ -289,12 +279,8 @@ func (s *Service) worthTelling(ctx context.Context, k userKey, from, to int64) (
 	return news, counts, nil
 }
 
-// invitations judges the user's invitations in (from, to], those to rooms that the server is not in too.
-func (s *Service) invitations(ctx context.Context, k userKey, rules *pushrule.Evaluator, from, to int64) ([]worth, error) {
-	changed, err := s.o.Rooms.MembershipsChanged(ctx, k.tenant, k.user, from)
-	if err != nil {
-		return nil, err
-	}
+// invitations judges the user's invitations up to a position among changed memberships, those to rooms that the server is not in too.
+func (s *Service) invitations(ctx context.Context, k userKey, rules *pushrule.Evaluator, changed []room.UserRoom, to int64) ([]worth, error) {
 	var out []worth
 	for _, m := range changed {
 		if m.Membership != "invite" || m.Position > to {
@@ -344,25 +330,24 @@ func (s *Service) invitation(ctx context.Context, k userKey, m room.UserRoom) (*
 
 // badge counts what is unread in all of the user's rooms, and the invitations.
 func (s *Service) badge(ctx context.Context, k userKey, upTo int64) (int64, error) {
-	all, err := s.o.Rooms.Memberships(ctx, k.tenant, k.user)
+	all, err := s.memberships(ctx, k, upTo)
 	if err != nil {
 		return 0, err
 	}
-	reader, err := s.For(ctx, k.tenant, k.user)
+	facts, err := s.facts(ctx, k, upTo)
 	if err != nil {
 		return 0, err
 	}
-	var nids []int64
-	for _, m := range all {
-		if m.Membership == "join" {
-			nids = append(nids, m.Room.NID)
-		}
-	}
+	reader, nids := facts.reader, nidsOf(joinedOf(all))
 	known, _ := s.badges.Get(countKey{k.tenant, k.user, 0})
 	if known == nil || known.sum != reader.sum || known.upTo > upTo {
 		known = &badgeCount{sum: reader.sum, rooms: map[int64]int64{}}
 	}
 	stale, err := s.staleRooms(ctx, k, nids, known, upTo)
+	if err != nil {
+		return 0, err
+	}
+	recent, err := s.recentOf(ctx, k, known, upTo, stale)
 	if err != nil {
 		return 0, err
 	}
@@ -378,7 +363,7 @@ func (s *Service) badge(ctx context.Context, k userKey, upTo int64) (int64, erro
 		n, counted := known.rooms[m.Room.NID]
 		if !counted || stale[m.Room.NID] {
 			n = 0
-			threads, err := reader.Unread(ctx, m.Room, m.Position, upTo, nil)
+			threads, err := reader.Unread(ctx, m.Room, m.Position, upTo, recent[m.Room.NID])
 			if err != nil {
 				return 0, err
 			}
@@ -405,13 +390,32 @@ func (s *Service) staleRooms(ctx context.Context, k userKey, nids []int64, known
 	if len(known.rooms) == 0 {
 		return nil, nil
 	}
-	stale, err := s.o.Rooms.ChangedRooms(ctx, k.tenant, nids, known.upTo, upTo)
+	stale, err := s.changedRooms(ctx, k, nids, known.upTo, upTo)
 	if err != nil {
 		return nil, err
 	}
-	read, err := s.o.Ephemeral.OwnReceiptRooms(ctx, k.tenant, k.user, known.upTo, upTo)
+	read, err := s.readRooms(ctx, k, known.upTo, upTo)
 	for _, nid := range read {
 		stale[nid] = true
 	}
 	return stale, err
+}
+
+// recentOf is what may count in the rooms that have changed since they were counted, as far as few events say it.
+func (s *Service) recentOf(ctx context.Context, k userKey, known *badgeCount, upTo int64, stale map[int64]bool) (map[int64]*Recent, error) {
+	out := map[int64]*Recent{}
+	if len(known.rooms) == 0 || len(stale) == 0 {
+		return out, nil
+	}
+	events, err := s.newest(ctx, k.tenant, known.upTo, upTo)
+	if err != nil || len(events) == maxCatchUp {
+		return out, err
+	}
+	found := byRoom(events)
+	for nid := range stale {
+		if out[nid], err = s.Recent(ctx, k.tenant, nid, known.upTo, upTo, found[nid]); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }

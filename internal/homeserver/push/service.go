@@ -50,6 +50,7 @@ type Service struct {
 	counts cache.Cache[countKey, counted]
 	// markers are how far users have read rooms.
 	markers *stream.Recall[countKey, map[string]int64]
+	recalls *recalls
 	badges  cache.Cache[countKey, *badgeCount]
 	send    *sending
 	client  *http.Client
@@ -77,6 +78,7 @@ func New(o Options) *Service {
 	}
 	o.RetryMax = max(o.RetryMax, o.RetryMin)
 	s := &Service{o: o, counts: cache.New(cache.Options[countKey, counted]{Entries: countCacheSize}),
+		recalls: newRecalls(o.Feed),
 		markers: stream.NewRecall[countKey, map[string]int64](o.Feed, countCacheSize),
 		badges:  cache.New(cache.Options[countKey, *badgeCount]{Entries: badgeCacheSize}), send: newSending()}
 	s.client = s.newClient()

@@ -6,6 +6,8 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
@@ -25,6 +27,51 @@ func (s *Service) PlaceBefore(ctx context.Context, t tenant.ID, roomNID, positio
 	}
 	c.Arrival++
 	return c, nil
+}
+
+// Point is a position in a room's timeline.
+type Point struct{ Room, Position int64 }
+
+// PlacesBefore is PlaceBefore for one position in each of some rooms, by a few queries for all of them.
+func (s *Service) PlacesBefore(ctx context.Context, t tenant.ID, points []Point) (map[Point]Cursor, error) {
+	out := make(map[Point]Cursor, len(points))
+	for len(points) > 0 {
+		n := min(len(points), database.MaxMarks/2)
+		args := []any{int64(t)}
+		for _, p := range points[:n] {
+			out[p] = Start
+			args = append(args, p.Room, p.Position)
+		}
+		rows, err := s.DB.Query(ctx, "WITH wanted (room, position) AS (VALUES "+pairs(2, n)+`), found (room, position, event) AS (
+				SELECT w.room, w.position, (SELECT e.event FROM event e WHERE e.tenant = $1 AND e.room = w.room AND +e.position > 0 AND +e.position <= w.position
+				ORDER BY e.topological DESC, e.event DESC LIMIT 1) FROM wanted w)
+			SELECT f.room, f.position, e.topological, e.event FROM found f JOIN event e ON e.tenant = $1 AND e.event = f.event`, args...)
+		_, err = database.All(rows, err, func(rows *sql.Rows) (struct{}, error) {
+			var p Point
+			var c Cursor
+			err := rows.Scan(&p.Room, &p.Position, &c.Topological, &c.Arrival)
+			c.Arrival++
+			out[p] = c
+			return struct{}{}, err
+		})
+		if err != nil {
+			return nil, err
+		}
+		points = points[n:]
+	}
+	return out, nil
+}
+
+// pairs writes n pairs of numeric placeholders beginning at from, for a list of VALUES.
+func pairs(from, n int) string {
+	var b strings.Builder
+	for i := range n {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, "(CAST($%d AS BIGINT), CAST($%d AS BIGINT))", from+2*i, from+2*i+1)
+	}
+	return b.String()
 }
 
 // PlaceAfter returns the place from which paging forwards meets every event of the timeline after a position. [End] when there is none yet.

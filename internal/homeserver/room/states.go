@@ -137,18 +137,18 @@ func (s *Service) LastOf(ctx context.Context, t tenant.ID, roomNID int64, types 
 	return position, err
 }
 
-// NewestOf returns for each of some rooms the newest events of its timeline up to a position, at most limit of each, oldest first.
-func (s *Service) NewestOf(ctx context.Context, t tenant.ID, rooms []int64, upTo int64, limit int) (map[int64][]*Event, error) {
+// NewestOf returns for each of some rooms the newest events of its timeline with positions in (from, upTo], at most limit of each, oldest first.
+func (s *Service) NewestOf(ctx context.Context, t tenant.ID, rooms []int64, from, upTo int64, limit int) (map[int64][]*Event, error) {
 	out := make(map[int64][]*Event, len(rooms))
 	for len(rooms) > 0 {
 		n := min(len(rooms), database.MaxMarks)
-		args := []any{int64(t), upTo, limit}
+		args := []any{int64(t), upTo, limit, max(from, 0)}
 		for _, r := range rooms[:n] {
 			args = append(args, r)
 		}
 		rows, err := s.DB.Query(ctx, `WITH bounds (room, low) AS (SELECT b.room, COALESCE((SELECT x.position FROM event x
-				WHERE x.tenant = $1 AND x.room = b.room AND x.position > 0 AND x.position <= $2 ORDER BY x.position DESC LIMIT 1 OFFSET $3), 0)
-				FROM room b WHERE b.tenant = $1 AND b.room IN (`+database.Marks(4, n)+`)) `+selectEvent+`
+				WHERE x.tenant = $1 AND x.room = b.room AND x.position > 0 AND x.position <= $2 AND x.position > CAST($4 AS BIGINT) ORDER BY x.position DESC LIMIT 1 OFFSET $3), CAST($4 AS BIGINT))
+				FROM room b WHERE b.tenant = $1 AND b.room IN (`+database.Marks(5, n)+`)) `+selectEvent+`
 			JOIN bounds ON bounds.room = e.room WHERE e.tenant = $1 AND e.position > bounds.low AND e.position <= $2 AND e.position > 0 ORDER BY e.position`, args...)
 		found, err := database.All(rows, err, scanEvent)
 		if err != nil {

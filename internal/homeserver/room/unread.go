@@ -39,26 +39,40 @@ func (s *Service) Counted(ctx context.Context, t tenant.ID, roomNID int64, user 
 	})
 }
 
-// Newest lists the newest timeline events of some rooms with positions in (from, to], newest first, at most limit.
-func (s *Service) Newest(ctx context.Context, t tenant.ID, rooms []int64, from, to int64, limit int) ([]*Event, error) {
-	if len(rooms) == 0 {
-		return nil, nil
-	}
-	rows, err := s.DB.Query(ctx, selectEvent+`WHERE e.tenant = $1 AND e.position > $2 AND e.position <= $3 AND e.position > 0
-		ORDER BY e.position DESC LIMIT $4`, int64(t), from, to, limit)
-	found, err := database.All(rows, err, scanEvent)
-	if err != nil {
-		return nil, err
-	}
-	mine := make(map[int64]bool, len(rooms))
-	for _, r := range rooms {
-		mine[r] = true
-	}
-	out := found[:0]
-	for _, e := range found {
-		if mine[e.RoomNID] {
-			out = append(out, e)
+// CountedOf is Counted for some rooms, each from a position of its own on, by a few queries for all of them; of each room the newest countScan
+// events are looked at.
+func (s *Service) CountedOf(ctx context.Context, t tenant.ID, user id.User, from []Point, to int64) (map[int64][]Counted, error) {
+	out := make(map[int64][]Counted, len(from))
+	for len(from) > 0 {
+		n := min(len(from), database.MaxMarks/2)
+		args := []any{int64(t), string(user), to, countScan}
+		for _, p := range from[:n] {
+			args = append(args, p.Room, max(p.Position, 0))
 		}
+		rows, err := s.DB.Query(ctx, "WITH wanted (room, low) AS (VALUES "+pairs(5, n)+`), bounds (room, low) AS (
+				SELECT w.room, COALESCE((SELECT x.position FROM event x WHERE x.tenant = $1 AND x.room = w.room AND x.position > 0 AND x.position > w.low AND x.position <= $3
+				ORDER BY x.position DESC LIMIT 1 OFFSET $4), w.low) FROM wanted w)
+			SELECT e.room, e.position, e.thread, e.sender, e.rule_class, e.type = 'm.room.redaction' FROM bounds b JOIN event e ON e.tenant = $1 AND e.room = b.room
+			WHERE e.position > b.low AND e.position <= $3 AND e.position > 0 AND ((e.rule_class > 0 AND e.redacted_by = '') OR e.sender = $2 OR e.type = 'm.room.redaction')
+			ORDER BY e.position DESC`, args...)
+		_, err = database.All(rows, err, func(rows *sql.Rows) (struct{}, error) {
+			var room int64
+			var c Counted
+			err := rows.Scan(&room, &c.Position, &c.Thread, &c.Sender, &c.Class, &c.Redaction)
+			out[room] = append(out[room], c)
+			return struct{}{}, err
+		})
+		if err != nil {
+			return nil, err
+		}
+		from = from[n:]
 	}
 	return out, nil
+}
+
+// Newest lists the newest events of all of the tenant's timelines with positions in (from, to], newest first, at most limit.
+func (s *Service) Newest(ctx context.Context, t tenant.ID, from, to int64, limit int) ([]*Event, error) {
+	rows, err := s.DB.Query(ctx, selectEvent+`WHERE e.tenant = $1 AND e.position > $2 AND e.position <= $3 AND e.position > 0
+		ORDER BY e.position DESC LIMIT $4`, int64(t), from, to, limit)
+	return database.All(rows, err, scanEvent)
 }

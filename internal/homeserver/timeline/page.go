@@ -158,6 +158,23 @@ func (s *Service) Before(ctx context.Context, v *room.Room, t tenant.ID, first *
 	return s.beforePosition(ctx, t, v.NID, first.Position-1, first)
 }
 
+// BeforeAll is Before for the first events shown of several rooms, by a few queries for all of them.
+func (s *Service) BeforeAll(ctx context.Context, t tenant.ID, firsts []*room.Event) ([]Place, error) {
+	points := make([]room.Point, len(firsts))
+	for i, e := range firsts {
+		points[i] = room.Point{Room: e.RoomNID, Position: e.Position - 1}
+	}
+	cursors, err := s.rooms.PlacesBefore(ctx, t, points)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Place, len(firsts))
+	for i, e := range firsts {
+		out[i] = place(cursors[points[i]], points[i].Position, e)
+	}
+	return out, nil
+}
+
 // Behind returns the place from which a client pages backwards from a position of the stream.
 func (s *Service) Behind(ctx context.Context, v *room.Room, t tenant.ID, position int64) (Place, error) {
 	return s.beforePosition(ctx, t, v.NID, position, nil)
@@ -168,10 +185,13 @@ func (s *Service) beforePosition(ctx context.Context, t tenant.ID, roomNID, posi
 	if err != nil {
 		return Place{}, err
 	}
-	if first != nil {
-		if at := first.At(); less(c, at) {
-			c = at
-		}
+	return place(c, position, first), nil
+}
+
+// place is where paging backwards from a position begins, so that it meets everything before the first event shown too.
+func place(c room.Cursor, position int64, first *room.Event) Place {
+	if first != nil && less(c, first.At()) {
+		c = first.At()
 	}
-	return Place{Cursor: c, UpTo: position}, nil
+	return Place{Cursor: c, UpTo: position}
 }
