@@ -249,7 +249,29 @@ func listening(ctx context.Context, o Options, s *process, writer *sender, all [
 	r.Figures["generator_cpu_ms_per_message"] = round(own * 1000 / n)
 	r.Figures["queries_per_message"] = round((after["konsil_database_queries_total"] - before["konsil_database_queries_total"]) / n)
 	r.Limits["cpu_ms_per_message"], r.Limits["p50_ms"], r.Limits["p99_ms"] = 1.5, 10, 50
+	if err := bareRequest(ctx, s, all, r); err != nil {
+		return err
+	}
+	r.Ratios["cpu_to_ten_bare_requests"] = round(r.Figures["cpu_ms_per_message"] / (listeners + 1) / r.Limits["bare_request_cpu_ms"])
 	return nil
+}
+
+// bareRequest measures what one request of a constant answer costs the server at the same pace and moment: it takes the machine out of the figures.
+func bareRequest(ctx context.Context, s *process, all []*sender, r *Report) error {
+	before, err := s.metrics(ctx)
+	if err != nil {
+		return err
+	}
+	const rounds = 60
+	for range rounds {
+		if _, err := together(ctx, len(all), len(all), func(i int) error { return all[i].fetch("/_matrix/client/versions") }); err != nil {
+			return err
+		}
+		time.Sleep(deliverPause)
+	}
+	after, err := s.metrics(ctx)
+	r.Limits["bare_request_cpu_ms"] = round((after["process_cpu_seconds_total"] - before["process_cpu_seconds_total"]) * 1000 / float64(rounds*len(all)))
+	return err
 }
 
 // syncIdle measures the memory that waiting syncs hold.
@@ -319,7 +341,9 @@ func syncIdle(ctx context.Context, o Options, r *Report) error {
 		r.Figures["connections"], r.Figures["goroutines_each"] = float64(n), round((waiting-before["go_goroutines"])/float64(n))
 		r.Figures["resident_kib_each"] = each("process_resident_memory_bytes")
 		r.Figures["heap_kib_each"], r.Figures["stack_kib_each"] = each("go_memstats_heap_alloc_bytes"), each("go_memstats_stack_inuse_bytes")
-		r.Limits["resident_kib_each"] = 24
+		// The resident memory alone says little: at the start it holds what hashing the users' passwords took and the collector has not given back.
+		r.Figures["held_kib_each"] = round(r.Figures["heap_kib_each"] + r.Figures["stack_kib_each"])
+		r.Limits["held_kib_each"] = 24
 		return nil
 	})
 }

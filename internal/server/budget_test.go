@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -84,7 +85,7 @@ func (p *person) sync(since string) string {
 	return p.do("GET", "/_matrix/client/v3/sync?timeout=0&since="+url.QueryEscape(since), nil)["next_batch"].(string)
 }
 
-// onBoth runs f on a plain Matrix node over each database.
+// onBoth runs f on a plain Matrix node over each database; gateways of push may be anywhere.
 func onBoth(t *testing.T, f func(t *testing.T, s *Server)) {
 	databasetest.EachURL(t, func(t *testing.T, url string) {
 		s, stop := run(t, configure(t, fmt.Sprintf(`
@@ -93,6 +94,7 @@ database: {url: %q}
 listeners: {client: ["127.0.0.1:0"]}
 registration: {mode: open}
 rate_limits: false
+private_addresses: true
 logging: {access: false}`, url)))
 		f(t, s)
 		if err := stop(); err != nil {
@@ -268,6 +270,47 @@ func TestBudgetOfAFirstSync(t *testing.T) {
 		t.Logf("first sync: %d and %d queries for 3 rooms, %d and %d for 20", fewOld, fewSliding, manyOld, manySliding)
 		if manyOld > fewOld+2 || manySliding > fewSliding+2 { // the session may be read again
 			t.Errorf("a first sync needs %d and %d queries for 3 rooms, %d and %d for 20", fewOld, fewSliding, manyOld, manySliding)
+		}
+	})
+}
+
+// TestBudgetOfANotification: of a message that notifies people, each costs one look for its pushers, and everything else is in memory or shared.
+func TestBudgetOfANotification(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, s *Server) {
+		told := make(chan struct{}, 100)
+		gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, `{"rejected":[]}`)
+			told <- struct{}{}
+		}))
+		defer gateway.Close()
+		const people = 5
+		writer := signUp(t, s, "writer")
+		room := url.PathEscape(writer.do("POST", "/_matrix/client/v3/createRoom", map[string]any{"preset": "public_chat"})["room_id"].(string))
+		for i := range people {
+			p := signUp(t, s, fmt.Sprint("reader", i))
+			p.do("POST", "/_matrix/client/v3/rooms/"+room+"/join", map[string]any{})
+			p.do("POST", "/_matrix/client/v3/pushers/set", map[string]any{"kind": "http", "app_id": "a", "pushkey": fmt.Sprint(i), "app_display_name": "A",
+				"device_display_name": "D", "lang": "de", "data": map[string]any{"url": gateway.URL + "/_matrix/push/v1/notify"}})
+		}
+		notify := func(message string) {
+			writer.send(room, message)
+			for range people {
+				<-told
+			}
+		}
+		for i := range 3 { // these bring what is remembered from then on
+			notify(fmt.Sprint("warm", i))
+		}
+		before := s.node.db.Counters()
+		for i := range sentMessages {
+			notify(fmt.Sprint(i))
+		}
+		after := s.node.db.Counters()
+		n := after.Queries - before.Queries
+		t.Logf("%d messages that notify %d people: %d queries", sentMessages, people, n)
+		if n > 3*people*sentMessages {
+			t.Errorf("a notification asks the database %.1f times", float64(n)/people/sentMessages)
 		}
 	})
 }

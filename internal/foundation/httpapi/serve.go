@@ -108,6 +108,9 @@ func (m *Router) route(r *Request, method, escapedPath string) error {
 }
 
 func readBody(w http.ResponseWriter, r *Request) error {
+	if r.HTTP.ContentLength == 0 && !r.route.Raw {
+		return nil // and a waiting sync holds no buffer for nothing
+	}
 	limit := r.route.MaxBody
 	if limit == 0 {
 		limit = DefaultMaxBody

@@ -3,6 +3,7 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -250,6 +251,12 @@ func (f *Feed) WakeUsers(t tenant.ID, users ...id.User) uint64 {
 // Wait returns nil when something that concerns the user may be newer than position after or counter ephemeral, and ctx.Err() when ctx
 // ends first. It may return early; the caller looks and waits again.
 func (f *Feed) Wait(ctx context.Context, t tenant.ID, user id.User, after int64, ephemeral uint64) error {
+	return f.WaitUntil(ctx, nil, nil, t, user, after, ephemeral)
+}
+
+// WaitUntil is Wait that also ends, with context.DeadlineExceeded, when stop is closed or timeout fires. Contexts made for that would be held by every
+// connection that waits.
+func (f *Feed) WaitUntil(ctx context.Context, stop <-chan struct{}, timeout <-chan time.Time, t tenant.ID, user id.User, after int64, ephemeral uint64) error {
 	if _, err := f.Position(ctx, t); err != nil {
 		return err
 	}
@@ -269,6 +276,8 @@ func (f *Feed) Wait(ctx context.Context, t tenant.ID, user id.User, after int64,
 	case <-w.wake:
 		return nil
 	case <-ctx.Done():
+	case <-stop:
+	case <-timeout:
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -278,7 +287,7 @@ func (f *Feed) Wait(ctx context.Context, t tenant.ID, user id.User, after int64,
 			delete(tl.waiters, user)
 		}
 	}
-	return ctx.Err()
+	return cmp.Or(ctx.Err(), context.DeadlineExceeded)
 }
 
 // missed says whether something that concerns the user came between the caller's look and now.

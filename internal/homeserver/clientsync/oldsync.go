@@ -77,10 +77,8 @@ func (s *Service) oldEvents(ctx context.Context, r *httpapi.Request) (any, error
 	if err != nil {
 		return nil, err
 	}
-	deadline, cancel := context.WithTimeout(ctx, time.Duration(wait)*time.Millisecond)
-	defer cancel()
-	stop := context.AfterFunc(s.closing, cancel)
-	defer stop()
+	timer := time.NewTimer(time.Duration(wait)*time.Millisecond)
+	defer timer.Stop()
 	for at := from; ; {
 		ephemeral := s.o.Feed.Ephemeral()
 		if position, err = s.o.Feed.Position(ctx, r.Tenant.ID); err != nil {
@@ -93,7 +91,7 @@ func (s *Service) oldEvents(ctx context.Context, r *httpapi.Request) (any, error
 		}
 		if len(chunk) == 0 && wait > 0 {
 			at = position
-			if s.o.Feed.Wait(deadline, r.Tenant.ID, listener, position, ephemeral) == nil {
+			if s.o.Feed.WaitUntil(ctx, s.closing, timer.C, r.Tenant.ID, listener, position, ephemeral) == nil {
 				continue
 			}
 			if ctx.Err() != nil {

@@ -4,6 +4,7 @@ package clientsync
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/konsil-health/konsil/internal/foundation/cache"
@@ -47,16 +48,16 @@ type Service struct {
 	// spans are what listeners of a room share.
 	spans   cache.Cache[spanKey, *span]
 	recalls recalls
-	// closing ends what waits.
-	closing context.Context
-	close   context.CancelFunc
+	// closing ends what waits once it is closed.
+	closing chan struct{}
+	close   func()
 }
 
 // New returns the service.
 func New(o Options) *Service {
-	s := &Service{o: o}
+	s := &Service{o: o, closing: make(chan struct{})}
+	s.close = sync.OnceFunc(func() { close(s.closing) })
 	s.forget()
-	s.closing, s.close = context.WithCancel(context.Background())
 	return s
 }
 
@@ -101,10 +102,8 @@ func (s *Service) handle(ctx context.Context, r *httpapi.Request) (any, error) {
 	if err := s.o.Ephemeral.Active(ctx, q.t, q.user, q.presence); err != nil {
 		return nil, err
 	}
-	deadline, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	stop := context.AfterFunc(s.closing, cancel)
-	defer stop()
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
 	for {
 		// The counter of what takes no position is read before the position: what comes in between is only shown twice.
 		ephemeral := s.o.Feed.Ephemeral()
@@ -118,7 +117,7 @@ func (s *Service) handle(ctx context.Context, r *httpapi.Request) (any, error) {
 		}
 		if answer.empty() && wait > 0 && !answer.urgent {
 			q.since = answer.token // nothing up to there concerns the user
-			if s.o.Feed.Wait(deadline, q.t.ID, q.user, answer.token.Position, ephemeral) == nil {
+			if s.o.Feed.WaitUntil(ctx, s.closing, timer.C, q.t.ID, q.user, answer.token.Position, ephemeral) == nil {
 				continue
 			}
 			if ctx.Err() != nil {

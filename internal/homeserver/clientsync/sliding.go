@@ -116,10 +116,8 @@ func (q *slide) lazyKey() deviceKey { return deviceKey{q.t.ID, q.user, q.device,
 
 // slideOn answers at once when there is something to say, and otherwise waits for it.
 func (s *Service) slideOn(ctx context.Context, q *slide, wait time.Duration) (any, error) {
-	deadline, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	stop := context.AfterFunc(s.closing, cancel)
-	defer stop()
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
 	for {
 		ephemeral := s.o.Feed.Ephemeral()
 		position, err := s.o.Feed.Position(ctx, q.t.ID)
@@ -131,7 +129,7 @@ func (s *Service) slideOn(ctx context.Context, q *slide, wait time.Duration) (an
 			return nil, err
 		}
 		if len(a.Rooms) == 0 && a.quiet && wait > 0 {
-			if s.o.Feed.Wait(deadline, q.t.ID, q.user, a.to, ephemeral) == nil {
+			if s.o.Feed.WaitUntil(ctx, s.closing, timer.C, q.t.ID, q.user, a.to, ephemeral) == nil {
 				continue
 			}
 			if ctx.Err() != nil {
