@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -31,6 +32,9 @@ type Options struct {
 	// Admit may refuse another server, whichever way it came. Package policy gives it.
 	Admit func(ctx context.Context, t *tenant.Tenant, origin id.Server) error
 	Log   *slog.Logger
+	// BodyTime is how long a JSON body may take to arrive (default 1 min): who sends slower only means to keep a connection. Answers may take as
+	// long, and a second more for each 16 KiB.
+	BodyTime time.Duration
 	// QuietAccess writes a line only for what failed inside the server.
 	QuietAccess bool
 	Metrics     prometheus.Registerer
@@ -52,6 +56,9 @@ type Router struct {
 func NewRouter(o Options) *Router {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.BodyTime <= 0 {
+		o.BodyTime = time.Minute
 	}
 	if o.Metrics == nil {
 		o.Metrics = prometheus.NewRegistry()

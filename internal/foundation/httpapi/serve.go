@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"time"
 
@@ -21,6 +22,9 @@ import (
 // errUnknownHost ends a request for a host that nobody here has: 404 without a body, so that a scan learns nothing (engine rule 19).
 var errUnknownHost = errors.New("unknown host")
 
+// slowestReader is how many bytes of an answer a caller has to take in a second.
+const slowestReader = 16 << 10
+
 // statusClientGone is logged when the caller left before the answer.
 const statusClientGone = 499
 
@@ -28,6 +32,7 @@ const statusClientGone = 499
 func (m *Router) serveNetwork(w http.ResponseWriter, hr *http.Request) {
 	start := time.Now()
 	r := &Request{HTTP: hr}
+	arrivesBy(w, start.Add(m.o.BodyTime)) // also for what is refused unread: its body is still awaited before the connection's next request
 	answer, err := m.network(hr.Context(), w, r)
 	if errors.Is(err, errUnknownHost) {
 		w.WriteHeader(http.StatusNotFound)
@@ -37,11 +42,24 @@ func (m *Router) serveNetwork(w http.ResponseWriter, hr *http.Request) {
 	if err != nil {
 		answer = m.encodeFailure(hr.Context(), r, err)
 	}
-	status, n := answer.write(w)
+	status, n := m.write(w, answer)
 	if hr.Context().Err() != nil && err != nil {
 		status = statusClientGone
 	}
 	m.record(r, start, status, n, "network")
+}
+
+// write sends an answer. One in memory has to be taken in time; streams end with their source. The connection is given on without a deadline:
+// other handlers may serve its next request.
+func (m *Router) write(w http.ResponseWriter, answer encoded) (status int, n int64) {
+	if answer.body == nil {
+		return answer.write(w)
+	}
+	departs := http.NewResponseController(w)
+	_ = departs.SetWriteDeadline(time.Now().Add(m.o.BodyTime + time.Duration(len(answer.body)/slowestReader)*time.Second))
+	status, n = answer.write(w)
+	_ = departs.SetWriteDeadline(time.Time{})
+	return status, n
 }
 
 // network is the order of checks for a request of the network: host, route, size, tenant, caller, then what serves all transports.
@@ -107,6 +125,11 @@ func (m *Router) route(r *Request, method, escapedPath string) error {
 	return mxerror.Unrecognized
 }
 
+// arrivesBy sets until when the rest of a request has to be there; zero is no bound. Not every writer has deadlines: those of tests need none.
+func arrivesBy(w http.ResponseWriter, at time.Time) {
+	_ = http.NewResponseController(w).SetReadDeadline(at)
+}
+
 func readBody(w http.ResponseWriter, r *Request) error {
 	if r.HTTP.ContentLength == 0 && !r.route.Raw {
 		return nil // and a waiting sync holds no buffer for nothing
@@ -122,12 +145,19 @@ func readBody(w http.ResponseWriter, r *Request) error {
 		r.HTTP.Body = http.MaxBytesReader(w, r.HTTP.Body, limit)
 	}
 	if r.route.Raw {
+		arrivesBy(w, time.Time{})
 		return nil
 	}
 	body, err := io.ReadAll(r.HTTP.Body)
+	if err == nil {
+		arrivesBy(w, time.Time{})
+	}
 	var over *http.MaxBytesError
 	if errors.As(err, &over) {
 		return tooLarge(limit)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return mxerror.New(http.StatusRequestTimeout, mxerror.Unknown.Code, "the body took too long to arrive")
 	}
 	if err != nil {
 		return mxerror.NotJSON.With("the body broke off")

@@ -34,8 +34,15 @@ type Config struct {
 	IdentityServers []id.Server
 	// Sweep is how often rows of the outbox are looked for that no nudge has brought (default 30 s).
 	Sweep time.Duration
-	// Senders bounds how many transactions are under way at once (default 64).
-	Senders int
+	// Senders bounds how many transactions are under way at once (default 64). HostSenders bounds those to one host, whichever tenants they
+	// come from (8), Probes those to hosts that lately failed (16): they have places of their own, so that dead and slow hosts never take the
+	// place of one that answers.
+	Senders, HostSenders, Probes int
+	// HostConnections bounds the connections to one server (default 16); who finds none waits within its own time-out.
+	HostConnections int
+	// OriginTransactions bounds the transactions of one server to one tenant that are worked on at once (default 4); one more is answered
+	// with M_LIMIT_EXCEEDED. The specification lets a server have one under way.
+	OriginTransactions int
 	// MaxResponse bounds an ordinary answer in bytes (default 16 MiB), MaxState one that holds a room's state (256 MiB), MaxMedia a file
 	// fetched for the media repository (200 MiB).
 	MaxResponse, MaxState, MaxMedia int64
@@ -69,9 +76,16 @@ func (c Config) withDefaults() Config {
 	setSize(&c.MaxResponse, 16<<20)
 	setSize(&c.MaxState, 256<<20)
 	setSize(&c.MaxMedia, 200<<20)
-	if c.Senders <= 0 {
-		c.Senders = 64
+	setNumber := func(n *int, value int) {
+		if *n <= 0 {
+			*n = value
+		}
 	}
+	setNumber(&c.Senders, 64)
+	setNumber(&c.HostSenders, 8)
+	setNumber(&c.Probes, 16)
+	setNumber(&c.HostConnections, 16)
+	setNumber(&c.OriginTransactions, 4)
 	if c.Version == "" {
 		c.Version = "development"
 	}

@@ -73,12 +73,6 @@ func (s *Service) deliver(d *sender) {
 
 // deliverAll sends until nothing is left. A positive wait says when to try again.
 func (s *Service) deliverAll(ctx context.Context, d *sender) (wait time.Duration, err error) {
-	select {
-	case s.outbox.slots <- struct{}{}:
-		defer func() { <-s.outbox.slots }()
-	case <-ctx.Done():
-		return 0, nil
-	}
 	t, err := s.Tenants.ByID(ctx, d.tenant)
 	if err != nil {
 		return 0, err
@@ -86,10 +80,20 @@ func (s *Service) deliverAll(ctx context.Context, d *sender) (wait time.Duration
 	if wait, err := s.refusalPause(ctx, d); err != nil || wait > 0 {
 		return wait, err
 	}
+	leaveHost, err := s.outbox.places.atHost(ctx, d.destination)
+	if err != nil {
+		return 0, err
+	}
+	defer leaveHost()
 	wait, down, err := s.reach.pause(ctx, d.destination)
 	if d.lagging = d.lagging || down; err != nil || wait > 0 {
 		return wait, err
 	}
+	leave, err := s.outbox.places.enter(ctx, down)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
 	for idle := 0; ctx.Err() == nil; {
 		tx, err := s.next(ctx, t, d)
 		var claimed *claimedError
@@ -395,6 +399,7 @@ func (s *Service) send(ctx context.Context, t *tenant.Tenant, d *sender, tx *tra
 	ctx = context.WithoutCancel(ctx)
 	var gone *Unreachable
 	var refused *Refused
+	var garbage *Malformed
 	policyError := mxerror.From(err)
 	switch {
 	case err == nil:
@@ -412,6 +417,9 @@ func (s *Service) send(ctx context.Context, t *tenant.Tenant, d *sender, tx *tra
 	case errors.As(err, &refused):
 		d.lagging, d.newest = true, nil
 		return s.onRefusal(ctx, t, d, tx, refused)
+	case errors.As(err, &garbage): // a proxy's page, say: it may not have got what was sent
+		d.lagging, d.newest = true, nil
+		return s.onRefusal(ctx, t, d, tx, &Refused{Server: d.destination, Status: http.StatusNotFound})
 	case policyError != nil && policyError.Status == http.StatusForbidden:
 		return s.onRefusal(ctx, t, d, tx, &Refused{Server: d.destination, Status: policyError.Status, Code: policyError.Code, Reason: policyError})
 	}

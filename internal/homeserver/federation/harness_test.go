@@ -154,6 +154,8 @@ type setting struct {
 	policy policy.Policy
 	front  *front
 	source Source
+	// bodyTime is how long a request's body may take; 0 is the ordinary time.
+	bodyTime time.Duration
 }
 
 func newCell(t testing.TB, set setting, names ...id.Server) *cell {
@@ -179,7 +181,7 @@ func newCell(t testing.TB, set setting, names ...id.Server) *cell {
 	if set.policy == nil {
 		set.policy = policy.Open{}
 	}
-	c.router = httpapi.NewRouter(httpapi.Options{Tenants: c.tenants, Admit: set.policy.Federate, Log: log})
+	c.router = httpapi.NewRouter(httpapi.Options{Tenants: c.tenants, Admit: set.policy.Federate, Log: log, BodyTime: set.bodyTime})
 	o := Options{DB: db, Tenants: c.tenants, Keyring: ring, Feed: c.feed, Policy: set.policy, Log: log, Config: set.config, Router: c.router,
 		EDUs: map[string]func(context.Context, *tenant.Tenant, id.Server, jsontext.Value) error{}}
 	for _, kind := range []string{"m.typing", "m.receipt", "m.direct_to_device"} {

@@ -42,6 +42,31 @@ type incoming struct {
 	count  atomic.Int64 // of stored results, for the occasional clean-up
 	// failures counts how often an event has failed us, so that one that always does is given up at last.
 	failures cache.Cache[failedEvent, int]
+
+	mu       sync.Mutex
+	underWay map[route]int // transactions of a server to a tenant
+}
+
+// incomingRetry is how long a server with too many transactions under way is asked to wait.
+const incomingRetry = time.Second
+
+// begin counts a transaction of a server; false when it has as many under way as it may.
+func (in *incoming) begin(r route, most int) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.underWay[r] >= most {
+		return false
+	}
+	in.underWay[r]++
+	return true
+}
+
+func (in *incoming) end(r route) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.underWay[r]--; in.underWay[r] == 0 {
+		delete(in.underWay, r)
+	}
 }
 
 type failedEvent struct {
@@ -53,7 +78,7 @@ type failedEvent struct {
 const maxFailures = 5
 
 func newIncoming() *incoming {
-	return &incoming{failures: cache.New(cache.Options[failedEvent, int]{Entries: 10_000})}
+	return &incoming{underWay: make(map[route]int), failures: cache.New(cache.Options[failedEvent, int]{Entries: 10_000})}
 }
 
 // failed counts a failure and says whether the event is to be given up.
@@ -117,6 +142,10 @@ func (s *Service) receiveTransaction(ctx context.Context, r *httpapi.Request) (a
 		return nil, mxerror.InvalidParam.With("The transaction id is too long.")
 	}
 	result := s.incoming.flight.DoChan(fmt.Sprintf("%d %s %s", t.ID, origin, txn), func() (any, error) {
+		if !s.incoming.begin(route{t.ID, origin}, s.config.OriginTransactions) {
+			return nil, mxerror.LimitExceeded.With("Too many transactions at once.").WithExtra("retry_after_ms", incomingRetry.Milliseconds())
+		}
+		defer s.incoming.end(route{t.ID, origin})
 		// The sender may go away; what it sent is taken in all the same, so that its next attempt finds the result.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), incomingTime)
 		defer cancel()

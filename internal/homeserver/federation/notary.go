@@ -46,6 +46,9 @@ func (s *Service) unsigned(ctx context.Context, server id.Server, path string) (
 	if reply.status != http.StatusOK {
 		return nil, s.refusal(server, reply)
 	}
+	if err := jsonAnswer(reply); err != nil {
+		return nil, malformed(server, err)
+	}
 	body, err := io.ReadAll(reply.body)
 	if err != nil {
 		return nil, unreachable(ctx, server, err)

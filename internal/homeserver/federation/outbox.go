@@ -26,9 +26,9 @@ type route struct {
 // outbox runs one sender per destination that has something to get. Only such destinations are in memory: a sender ends when nothing is left,
 // and one that has to wait is a timer. All of it can be lost: the rows of the table outbox say what is pending.
 type outbox struct {
-	s     *Service
-	slots chan struct{} // bounds transactions under way
-	node  int64         // names this node's claims
+	s      *Service
+	places *places // bounds transactions under way
+	node   int64   // names this node's claims
 	// onRest, when set, is told whenever a sender's goroutine ends; tests wait for it.
 	onRest func(route)
 
@@ -56,7 +56,7 @@ type sender struct {
 }
 
 func newOutbox(s *Service) *outbox {
-	return &outbox{s: s, slots: make(chan struct{}, s.config.Senders), node: database.NewID(), senders: make(map[route]*sender)}
+	return &outbox{s: s, places: newPlaces(&s.config), node: database.NewID(), senders: make(map[route]*sender)}
 }
 
 // start lets senders run.

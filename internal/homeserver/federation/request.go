@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -206,11 +208,40 @@ func (s *Service) read(ctx context.Context, from *tenant.Tenant, to id.Server, c
 		return nil, err
 	}
 	defer reply.body.Close()
+	if err := jsonAnswer(reply); err != nil {
+		return nil, malformed(to, err)
+	}
 	body, err := io.ReadAll(reply.body)
 	if err != nil {
-		return nil, unreachable(ctx, to, fmt.Errorf("its answer broke off: %w", err))
+		return nil, s.brokenOff(ctx, to, err)
 	}
 	return body, nil
+}
+
+// brokenOff is the error for an answer that began well and did not end, in time or within its bound. Such a host is as good as away.
+func (s *Service) brokenOff(ctx context.Context, to id.Server, err error) error {
+	err = unreachable(ctx, to, fmt.Errorf("its answer broke off: %w", err))
+	var gone *Unreachable
+	if errors.As(err, &gone) {
+		s.hostFailed(ctx, to)
+	}
+	return err
+}
+
+// jsonAnswer refuses an answer that says itself that it is no JSON: the page of a proxy or of a parked domain. One that says nothing is read.
+func jsonAnswer(reply *answer) error {
+	if coding := reply.header.Get("Content-Encoding"); coding != "" && coding != "identity" {
+		return fmt.Errorf("it is compressed (%.40q), which was not asked for", coding)
+	}
+	declared := reply.header.Get("Content-Type")
+	if declared == "" {
+		return nil
+	}
+	kind, _, err := mime.ParseMediaType(declared)
+	if err != nil || kind != "application/json" && !strings.HasSuffix(kind, "+json") {
+		return fmt.Errorf("it is %.80q, not application/json", declared)
+	}
+	return nil
 }
 
 // decodeOptions reads others' JSON. Room data of old versions may hold what strict JSON refuses; events are checked by their own parser.
@@ -228,7 +259,21 @@ func (s *Service) fetch(ctx context.Context, from *tenant.Tenant, to id.Server, 
 	return nil
 }
 
-// malformed is the error for an answer that is not what the specification says.
-func malformed(server id.Server, err error) error {
-	return fmt.Errorf("%w: %w", mxerror.ConnectionFailed.With("%s gave a malformed answer", server), err)
+// Malformed is an answer that is not what the specification says. Clients see 502.
+type Malformed struct {
+	Server id.Server
+	Err    error
 }
+
+// Error names the server and the cause.
+func (m *Malformed) Error() string {
+	return fmt.Sprintf("%s gave a malformed answer: %v", m.Server, m.Err)
+}
+
+// Unwrap gives the cause, and what a client is told.
+func (m *Malformed) Unwrap() []error {
+	return []error{mxerror.ConnectionFailed.With("%s gave a malformed answer", m.Server), m.Err}
+}
+
+// malformed is the error for an answer that is not what the specification says.
+func malformed(server id.Server, err error) error { return &Malformed{server, err} }

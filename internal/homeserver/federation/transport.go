@@ -96,6 +96,7 @@ func newHTTP(c *Config, r *resolver, sign func(context.Context, *tenant.Tenant, 
 			DialTLSContext:         h.dial,
 			MaxIdleConns:           512,
 			MaxIdleConnsPerHost:    4,
+			MaxConnsPerHost:        c.HostConnections,
 			IdleConnTimeout:        90 * time.Second,
 			MaxResponseHeaderBytes: 64 << 10,
 			DisableCompression:     true, // a small answer could unfold to a large one
