@@ -9,12 +9,33 @@ import (
 	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/encryption"
+	"github.com/konsil-health/konsil/internal/homeserver/ephemeral"
 	"github.com/konsil-health/konsil/internal/homeserver/federation"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 )
 
 // Joints translate between packages that do not know each other.
+
+// receiptUnits gives federation the receipts of a tenant's users.
+type receiptUnits struct{ passing *ephemeral.Service }
+
+var _ federation.Source = receiptUnits{}
+
+// Outgoing implements federation.Source.
+func (u receiptUnits) Outgoing(ctx context.Context, t *tenant.Tenant, destination id.Server, after, upTo int64, limit int) ([]federation.EDU, int64, error) {
+	units, complete, err := u.passing.Outgoing(ctx, t, destination, after, upTo, limit)
+	out := make([]federation.EDU, len(units))
+	for i, unit := range units {
+		out[i] = federation.EDU{Type: unit.Type, Content: unit.Content, Position: unit.Position}
+	}
+	return out, complete, err
+}
+
+// Delivered implements federation.Source. Receipts stay: the next one takes the place of the last.
+func (receiptUnits) Delivered(context.Context, *database.Tx, *tenant.Tenant, id.Server, int64) error {
+	return nil
+}
 
 // deviceUnits gives federation what the encryption slice has to tell other servers.
 type deviceUnits struct{ keys *encryption.Service }

@@ -299,7 +299,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 
 	// What other servers ask and tell the slices.
 	n.federation.Devices = keys
-	n.federation.Sources = []federation.Source{deviceUnits{keys}}
+	n.federation.Sources = []federation.Source{deviceUnits{keys}, receiptUnits{passing}}
 	n.federation.EDUs = map[string]func(context.Context, *tenant.Tenant, id.Server, jsontext.Value) error{
 		encryption.EDUToDevice:         keys.ReceiveToDevice,
 		encryption.EDUDeviceListUpdate: keys.ReceiveDeviceListUpdate,

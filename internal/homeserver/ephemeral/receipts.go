@@ -99,7 +99,7 @@ func (s *Service) postMarkers(ctx context.Context, r *httpapi.Request) (any, err
 // mark stores what the caller has read, in one plan. Receipts that do not move forward change nothing.
 func (s *Service) mark(ctx context.Context, r *httpapi.Request, in *room.Room, thread string, marks map[string]id.Event) error {
 	plan := &stream.Plan{Tenant: r.Tenant.ID}
-	var public *receipt
+	public := false
 	for _, kind := range []string{fullyRead, Read, ReadPrivate} {
 		eid, ok := marks[kind]
 		if !ok {
@@ -127,9 +127,7 @@ func (s *Service) mark(ctx context.Context, r *httpapi.Request, in *room.Room, t
 			continue
 		}
 		c.add(plan)
-		if kind == Read {
-			public = &c
-		}
+		public = public || kind == Read
 	}
 	if len(marks) > 0 {
 		return mxerror.InvalidParam.With("the receipt type must be m.read, m.read.private or m.fully_read")
@@ -137,13 +135,14 @@ func (s *Service) mark(ctx context.Context, r *httpapi.Request, in *room.Room, t
 	if len(plan.Changes) == 0 {
 		return nil
 	}
-	if _, err := s.o.Committer.Commit(ctx, plan); err != nil {
-		return err
+	if public {
+		var err error
+		if plan.Outbox, err = s.others(ctx, r.Tenant, in.NID); err != nil {
+			return err
+		}
 	}
-	if public == nil {
-		return nil
-	}
-	return s.send(ctx, r.Tenant, in.NID, EDUReceipt, string(in.ID)+" "+string(public.user)+" "+public.thread, public.edu(in.ID))
+	_, err := s.o.Committer.Commit(ctx, plan)
+	return err
 }
 
 // markFullyRead adds the read marker, which is room account data.

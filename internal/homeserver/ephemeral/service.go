@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -98,20 +99,17 @@ func (s *Service) send(ctx context.Context, t *tenant.Tenant, roomNID int64, kin
 	if s.o.Send == nil {
 		return nil
 	}
-	servers, err := s.o.Rooms.JoinedServers(ctx, t.ID, roomNID)
-	if err != nil {
-		return err
-	}
-	others := servers[:0]
-	for _, server := range servers {
-		if server != t.Name {
-			others = append(others, server)
-		}
-	}
-	if len(others) > 0 {
+	others, err := s.others(ctx, t, roomNID)
+	if err == nil && len(others) > 0 {
 		s.o.Send(ctx, t, others, kind, key, content)
 	}
-	return nil
+	return err
+}
+
+// others lists the other servers in a room.
+func (s *Service) others(ctx context.Context, t *tenant.Tenant, roomNID int64) ([]id.Server, error) {
+	servers, err := s.o.Rooms.JoinedServers(ctx, t.ID, roomNID)
+	return slices.DeleteFunc(servers, func(server id.Server) bool { return server == t.Name }), err
 }
 
 // local returns the tenant's own users joined to a room.

@@ -3,11 +3,13 @@
 package federation
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,10 +43,8 @@ const (
 // transaction is what one PUT /send carries.
 type transaction struct {
 	id   string
-	upTo int64 // last position covered; 0 for one of volatile units only, which is not stored
+	upTo int64 // last position covered; 0 for one of volatile units only, which is not stored and not sent again
 	body []byte
-	// volatile are the units that are nowhere else.
-	volatile []EDU
 }
 
 // envelope is the body of a transaction.
@@ -247,7 +247,7 @@ func (s *Service) build(ctx context.Context, t *tenant.Tenant, d *sender) (*tran
 		return nil, err
 	}
 	// A restored backup repeats positions under a new epoch; the id must not repeat (engine rule 7).
-	return &transaction{id: fmt.Sprintf("%d-%d", t.Epoch, database.NewID()), upTo: upTo, body: body, volatile: volatile}, nil
+	return &transaction{id: fmt.Sprintf("%d-%d", t.Epoch, database.NewID()), upTo: upTo, body: body}, nil
 }
 
 var encodeOptions = json.JoinOptions(jsontext.AllowDuplicateNames(true), json.Deterministic(true))
@@ -288,29 +288,11 @@ func (s *Service) stretch(ctx context.Context, t *tenant.Tenant, d *sender, afte
 	if err != nil {
 		return 0, err
 	}
-	size := 0
-	for _, source := range s.Sources {
-		units, complete, err := source.Outgoing(ctx, t, d.destination, after, upTo, maxEDUs-len(e.EDUs))
-		if err != nil {
-			return 0, err
-		}
-		upTo = min(upTo, complete)
-		for _, u := range units {
-			if size += len(u.Content); size > maxUnits && len(e.EDUs) > 0 {
-				upTo = min(upTo, u.Position-1)
-				break
-			}
-			e.EDUs = append(e.EDUs, u)
-		}
+	units, upTo, err := s.units(ctx, t, d.destination, after, upTo)
+	if err != nil {
+		return 0, err
 	}
-	// Sources were asked one after the other, each up to what the earlier ones left: what lies beyond the final end waits for the next time.
-	kept := e.EDUs[:0]
-	for _, u := range e.EDUs {
-		if u.Position <= upTo {
-			kept = append(kept, u)
-		}
-	}
-	e.EDUs = kept
+	e.EDUs = append(e.EDUs, units...)
 	for _, ev := range events {
 		if ev.Position > upTo {
 			break
@@ -320,6 +302,38 @@ func (s *Service) stretch(ctx context.Context, t *tenant.Tenant, d *sender, afte
 		}
 	}
 	return upTo, nil
+}
+
+// units lists the durable units of all sources for a destination, in the order of positions and within the bounds of a transaction, and the position
+// up to which that is all.
+func (s *Service) units(ctx context.Context, t *tenant.Tenant, destination id.Server, after, upTo int64) ([]EDU, int64, error) {
+	var all []EDU
+	for _, source := range s.Sources {
+		units, complete, err := source.Outgoing(ctx, t, destination, after, upTo, maxEDUs)
+		if err != nil {
+			return nil, 0, err
+		}
+		upTo = min(upTo, complete)
+		all = append(all, units...)
+	}
+	slices.SortStableFunc(all, func(a, b EDU) int { return cmp.Compare(a.Position, b.Position) })
+	n, size := 0, 0
+	for n < len(all) && n < maxEDUs && all[n].Position <= upTo && (n == 0 || size+len(all[n].Content) <= maxUnits) {
+		size += len(all[n].Content)
+		n++
+	}
+	if n == len(all) {
+		return all, upTo, nil
+	}
+	next := all[n].Position // waits for the next transaction, with all that has the same position
+	cut := n
+	for cut > 0 && all[cut-1].Position == next {
+		cut--
+	}
+	if cut == 0 && n > 0 { // a position that fills a transaction alone
+		return all[:n], next, nil
+	}
+	return all[:cut], min(upTo, next-1), nil
 }
 
 // owed lists the events that the tenant owes a destination: its own, and those that it accepted as resident server.
@@ -340,6 +354,7 @@ func (s *Service) owed(ctx context.Context, t *tenant.Tenant, destination id.Ser
 // Relay adds to the plan of another server's event that this tenant accepted as resident server a note that it has to be passed on. The
 // composition root hands it to package room, which calls it for every event before its plan goes to the committer (room.Options.Stored).
 func (s *Service) Relay(ctx context.Context, t tenant.ID, e *room.Event, _ room.State, plan *stream.Plan) error {
+	s.enters(t, e, plan)
 	if len(plan.Outbox) == 0 {
 		return nil
 	}
@@ -461,7 +476,6 @@ func (s *Service) onRefusal(ctx context.Context, t *tenant.Tenant, d *sender, tx
 func (s *Service) release(ctx context.Context, d *sender, tx *transaction) error {
 	d.resumed = false
 	if tx.upTo == 0 {
-		s.outbox.putBack(d, tx.volatile)
 		return nil
 	}
 	_, err := s.DB.Exec(ctx, "UPDATE federation_outgoing SET attempts = $4, claimed_until = 0 WHERE tenant = $1 AND destination = $2 AND txn_id = $3",

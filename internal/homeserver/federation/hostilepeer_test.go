@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -39,8 +40,10 @@ func newBesieged(t *testing.T, config Config) besieged {
 	ca := newAuthority(t)
 	evil := newScripted(t, ca, nameEvil)
 	fa, fb := newFront(t, ca, string(nameA)), newFront(t, ca, string(nameB))
-	config.Resolve = map[id.Server]Override{nameEvil: evil.override(),
+	resolve := map[id.Server]Override{nameEvil: evil.override(),
 		nameA: {Address: fa.address(), Roots: ca.pool}, nameB: {Address: fb.address(), Roots: ca.pool}}
+	maps.Copy(resolve, config.Resolve)
+	config.Resolve = resolve
 	a := newCell(t, setting{url: databasetest.SQLite(t), config: config, front: fa, bodyTime: time.Second}, nameA).server(nameA)
 	b := newCell(t, setting{url: databasetest.SQLite(t), config: config, front: fb}, nameB).server(nameB)
 	s := besieged{pair{a, b}, evil, ""}

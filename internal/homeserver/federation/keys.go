@@ -78,6 +78,8 @@ func ours(err error) error {
 var (
 	errNoKey      = errors.New("the server does not publish this key")
 	errKeyExpired = errors.New("the key is not valid at that time")
+	// errNoAnswer: whether the key is good is not known, since nobody could be asked. It may be known later.
+	errNoAnswer = errors.New("its server did not answer")
 )
 
 // keys knows the signing keys of all servers: of this cell's tenants from the keyring, of others from their key endpoint, kept in a shared
@@ -93,16 +95,19 @@ type keys struct {
 	askNotary func(ctx context.Context, notary, server id.Server) ([]byte, error)
 	notaries  []id.Server
 
-	cache  cache.Cache[keyName, verifyKey]
-	asked  cache.Cache[id.Server, int64] // ms of the last attempt
-	flight singleflight.Group
+	cache cache.Cache[keyName, verifyKey]
+	asked cache.Cache[id.Server, int64] // ms of the last attempt
+	// answered are servers whose last attempt brought an answer: a key that is not in it does not exist.
+	answered cache.Cache[id.Server, struct{}]
+	flight   singleflight.Group
 }
 
 func newKeys(s *Service, now func() time.Time) *keys {
 	return &keys{db: s.DB, ring: s.Keyring, tenants: s.Tenants, local: !s.config.ForceHTTP, now: now,
 		ask: s.askKeys, askNotary: s.askNotary, notaries: s.config.KeyServers,
-		cache: cache.New(cache.Options[keyName, verifyKey]{Entries: 50_000}),
-		asked: cache.New(cache.Options[id.Server, int64]{Entries: 10_000}),
+		cache:    cache.New(cache.Options[keyName, verifyKey]{Entries: 50_000}),
+		asked:    cache.New(cache.Options[id.Server, int64]{Entries: 10_000}),
+		answered: cache.New(cache.Options[id.Server, struct{}]{Entries: 10_000}),
 	}
 }
 
@@ -128,6 +133,9 @@ func (k *keys) find(ctx context.Context, name keyName, ts int64, enforce bool) (
 	if fetchErr := k.refresh(ctx, name.server); fetchErr != nil {
 		if err == nil {
 			err = errKeyExpired
+		}
+		if _, answered := k.answered.Get(name.server); !answered {
+			err = fmt.Errorf("%w: %w", errNoAnswer, err)
 		}
 		return nil, fmt.Errorf("%s of %s: %w; asking its server: %w", name.key, name.server, err, fetchErr)
 	}
@@ -215,18 +223,30 @@ func (k *keys) refreshDirectly(ctx context.Context, server id.Server) error {
 			return nil, errAskedLately
 		}
 		k.asked.Set(server, now)
+		k.answered.Invalidate(server)
 		ctx := context.WithoutCancel(ctx) // others may wait for the same answer; the request has a timeout of its own
 		body, err := k.ask(ctx, server)
 		if err != nil {
 			return nil, err
 		}
-		return nil, k.accept(ctx, server, body)
+		if err := k.accept(ctx, server, body); err != nil {
+			return nil, err
+		}
+		k.answered.Set(server, struct{}{})
+		return nil, nil
 	})
 	select {
 	case r := <-result:
 		return r.Err
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// askAgain lets a server be asked at once that has not answered the last time.
+func (k *keys) askAgain(server id.Server) {
+	if _, answered := k.answered.Get(server); !answered {
+		k.asked.Invalidate(server)
 	}
 }
 

@@ -66,24 +66,6 @@ func (o *outbox) start() {
 	o.started = true
 }
 
-// lasts says whether a volatile unit is still true when it arrives late: a receipt is, typing and presence are not.
-func (e *EDU) lasts() bool { return e.Type == "m.receipt" }
-
-// putBack keeps what still matters of the units of a transaction that did not arrive, unless a newer one has taken its place.
-func (o *outbox) putBack(s *sender, units []EDU) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	var kept []EDU
-	for _, u := range units {
-		newer := func(v EDU) bool { return u.Key != "" && v.Type == u.Type && v.Key == u.Key }
-		if u.lasts() && !slices.ContainsFunc(s.volatile, newer) {
-			kept = append(kept, u)
-		}
-	}
-	s.volatile = append(kept, s.volatile...)
-	s.volatile = s.volatile[max(0, len(s.volatile)-maxVolatile):]
-}
-
 // nudge says that a destination has something to get. It never blocks.
 func (o *outbox) nudge(t tenant.ID, destination id.Server) {
 	o.mu.Lock()
@@ -153,7 +135,7 @@ func (o *outbox) rest(s *sender, wait time.Duration) (ended bool) {
 	}()
 	if wait > 0 && !o.closed {
 		s.running, s.again = false, false
-		s.volatile = slices.DeleteFunc(s.volatile, func(e EDU) bool { return !e.lasts() })
+		s.volatile = nil // what is true for a moment only is not when it arrives late
 		s.timer = time.AfterFunc(wait, func() {
 			o.mu.Lock()
 			defer o.mu.Unlock()
@@ -272,7 +254,7 @@ func (s *Service) pickUp(ctx context.Context) error {
 	}
 }
 
-// SendEDU sends a volatile unit (typing, presence, receipts) to other servers. It is coalesced, goes with the next transaction, and is lost
+// SendEDU sends a volatile unit (typing, presence) to other servers. It is coalesced, goes with the next transaction, and is lost
 // with the process or when a destination stays away for long.
 func (s *Service) SendEDU(_ context.Context, t *tenant.Tenant, destinations []id.Server, unit EDU) {
 	for _, d := range destinations {

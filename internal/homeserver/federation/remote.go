@@ -109,41 +109,13 @@ func (s *Service) MakeKnock(ctx context.Context, t *tenant.Tenant, server id.Ser
 func (s *Service) SendJoin(ctx context.Context, t *tenant.Tenant, server id.Server, e *event.Event) (room.Joined, error) {
 	c := call{method: http.MethodPut, path: pathOf(v2+"/send_join", string(e.Room()), string(e.ID())), body: e.JSON(),
 		timeout: s.config.JoinTimeout, limit: s.config.MaxState}
-	s.joining.begin(t.ID, e.Room(), e.Sender(), s.now())
+	if err := s.beginJoin(ctx, t, server, e); err != nil {
+		return room.Joined{}, err
+	}
 	j, err := s.joined(ctx, t, server, e, c)
 	if err != nil {
-		s.joining.end(t.ID, e.Room())
+		s.giveUpJoin(context.WithoutCancel(ctx), t, e.Room(), e.Sender())
 	}
-	return j, err
-}
-
-func (s *Service) joined(ctx context.Context, t *tenant.Tenant, server id.Server, e *event.Event, c call) (room.Joined, error) {
-	var doc struct {
-		Event   jsontext.Value   `json:"event"`
-		State   []jsontext.Value `json:"state"`
-		Chain   []jsontext.Value `json:"auth_chain"`
-		Omitted bool             `json:"members_omitted"`
-		Servers []id.Server      `json:"servers_in_room"`
-	}
-	if err := s.fetch(ctx, t, server, c, always, &doc); err != nil {
-		return room.Joined{}, err
-	}
-	if doc.Omitted {
-		return room.Joined{}, malformed(server, errors.New("members are left out of the state, though that was not asked for"))
-	}
-	j := room.Joined{Event: e, Servers: doc.Servers}
-	if signed, err := event.Parse(e.Version(), doc.Event); len(doc.Event) > 0 && err == nil && signed.ID() == e.ID() {
-		j.Event = signed
-	}
-	valid, err := s.VerifyEvent(ctx, j.Event)
-	if err != nil {
-		return room.Joined{}, malformed(server, err)
-	}
-	j.Event = valid
-	if j.State, err = s.events(ctx, e.Version(), server, doc.State); err != nil {
-		return room.Joined{}, err
-	}
-	j.AuthChain, err = s.events(ctx, e.Version(), server, doc.Chain)
 	return j, err
 }
 

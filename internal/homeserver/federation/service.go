@@ -131,6 +131,7 @@ func (s *Service) SetRooms(r *room.Service) { s.Rooms = r }
 func (s *Service) Start() {
 	s.outbox.start()
 	s.work.Go(s.sweep)
+	s.work.Go(s.finishJoins)
 }
 
 // Close ends the senders and waits for them. What was under way is sent again after the next start, under the same transaction id.

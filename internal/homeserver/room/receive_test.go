@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -417,6 +418,49 @@ func TestBeforeTheJoin(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestStagedIsTriedAgain: a staged PDU whose origin is back is taken after a pause, without anybody sending anything more.
+func TestStagedIsTriedAgain(t *testing.T) {
+	withPeer(t, "11", func(t *testing.T, p *peer) {
+		ctx := context.Background()
+		p.h.PauseStaged(10 * time.Millisecond)
+		join := p.make(p.heads(), eva, event.TypeMember, string(eva), `{"membership":"join"}`)
+		said := p.make([]*event.Event{join}, eva, "m.room.message", noKey, `{"msgtype":"m.text","body":"x"}`, func(d *event.Draft) { d.AuthEvents = append(d.AuthEvents, join.ID()) })
+		p.hide(join.ID(), true)
+		if err := p.h.Receive(ctx, p.h.t, "b.example", said); err != nil {
+			t.Fatal(err)
+		}
+		staged := func() (n, attempts int64) {
+			if err := p.h.db.QueryRow(ctx, "SELECT COUNT(*), COALESCE(MAX(attempts), 0) FROM staging WHERE tenant = $1", int64(p.h.t.ID)).Scan(&n, &attempts); err != nil {
+				t.Fatal(err)
+			}
+			return n, attempts
+		}
+		for n, attempts := staged(); attempts < room.StagePasses+1; n, attempts = staged() {
+			if n == 0 {
+				t.Fatal("given up")
+			}
+			runtime.Gosched()
+		}
+		p.hide(join.ID(), false)
+		for n, _ := staged(); n > 0; n, _ = staged() {
+			runtime.Gosched()
+		}
+		if s := p.stored(said.ID()); s.Position == 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// TestStagePause: pauses grow and end at an hour, however often.
+func TestStagePause(t *testing.T) {
+	t.Parallel()
+	for attempts, want := range map[int64]time.Duration{0: 30 * time.Second, 2: 30 * time.Second, 4: time.Minute, 10: 8 * time.Minute, 20: time.Hour, 1 << 40: time.Hour} {
+		if got := room.PauseAfter(attempts); got != want {
+			t.Errorf("after %d attempts: %s, want %s", attempts, got, want)
+		}
+	}
 }
 
 // TestStagedWaits: a PDU that was acknowledged and whose permission cannot be had now is not given up; it is taken when the next one comes and its

@@ -26,6 +26,10 @@ type stager struct {
 	mu   sync.Mutex
 	// busy are rooms being worked off; true means that something was staged meanwhile.
 	busy map[roomKey]bool
+	// waiting are rooms in which something staged is tried again later.
+	waiting map[roomKey]*time.Timer
+	// pause is how long a room waits whose staged PDU has been tried so often. Tests shorten it.
+	pause func(attempts int64) time.Duration
 }
 
 const (
@@ -34,15 +38,27 @@ const (
 	stagePasses   = 2
 	// stageTime bounds one try.
 	stageTime = 2 * time.Minute
+	// stagePause is how long a PDU waits that has been tried in one go; it doubles with every further go, up to stagePauseMost.
+	stagePause     = 30 * time.Second
+	stagePauseMost = time.Hour
 )
+
+func pauseAfter(attempts int64) time.Duration {
+	return min(stagePause<<min(max(attempts/stagePasses-1, 0), 10), stagePauseMost)
+}
 
 func newStager(s *Service) *stager {
 	ctx, stop := context.WithCancel(context.Background())
-	return &stager{s: s, ctx: ctx, stop: stop, busy: map[roomKey]bool{}}
+	return &stager{s: s, ctx: ctx, stop: stop, busy: map[roomKey]bool{}, waiting: map[roomKey]*time.Timer{}, pause: pauseAfter}
 }
 
 func (g *stager) close() {
+	g.mu.Lock()
 	g.stop()
+	for _, timer := range g.waiting {
+		timer.Stop()
+	}
+	g.mu.Unlock()
 	g.wg.Wait()
 }
 
@@ -137,6 +153,10 @@ func (g *stager) kick(t *tenant.Tenant, r *Room) {
 	if g.ctx.Err() != nil {
 		return
 	}
+	if timer := g.waiting[key]; timer != nil {
+		timer.Stop()
+		delete(g.waiting, key)
+	}
 	g.busy[key] = false
 	g.wg.Go(func() { g.work(key, t, r) })
 }
@@ -146,15 +166,33 @@ func (g *stager) work(key roomKey, t *tenant.Tenant, r *Room) {
 		if err := g.drain(t, r); err != nil && g.ctx.Err() == nil {
 			g.s.Log.Warn("staged events", "room", r.NID, "error", err)
 		}
+		wait, err := g.left(t, r)
+		if err != nil && g.ctx.Err() == nil {
+			g.s.Log.Warn("staged events", "room", r.NID, "error", err)
+			wait = stagePause
+		}
 		g.mu.Lock()
 		if !g.busy[key] || g.ctx.Err() != nil {
 			delete(g.busy, key)
+			if wait > 0 && g.ctx.Err() == nil {
+				g.waiting[key] = time.AfterFunc(wait, func() { g.kick(t, r) })
+			}
 			g.mu.Unlock()
 			return
 		}
 		g.busy[key] = false
 		g.mu.Unlock()
 	}
+}
+
+// left says how long to wait before what is still staged for a room is tried again; 0 when nothing is. The one tried least sets the pace.
+func (g *stager) left(t *tenant.Tenant, r *Room) (time.Duration, error) {
+	var n, attempts int64
+	err := g.s.DB.QueryRow(g.ctx, "SELECT COUNT(*), COALESCE(MIN(attempts), 0) FROM staging WHERE tenant = $1 AND room_id = $2", int64(t.ID), string(r.ID)).Scan(&n, &attempts)
+	if err != nil || n == 0 {
+		return 0, err
+	}
+	return g.pause(attempts), nil
 }
 
 // staged is a row of the table staging.
@@ -166,7 +204,7 @@ type staged struct {
 }
 
 // drain works off the room's staged PDUs in the order of their arrival, and those that failed once more after the others. What fails again waits for
-// the room's next staged event or the next start: its origin may be away for a while.
+// a while, or for the room's next staged event: its origin may be away.
 func (g *stager) drain(t *tenant.Tenant, r *Room) error {
 	for range stagePasses {
 		rows, err := g.s.DB.Query(g.ctx, "SELECT event_id FROM staging WHERE tenant = $1 AND room_id = $2 ORDER BY arrival LIMIT 1000", int64(t.ID), string(r.ID))
