@@ -228,7 +228,8 @@ func (s *Service) brokenOff(ctx context.Context, to id.Server, err error) error 
 	return err
 }
 
-// jsonAnswer refuses an answer that says itself that it is no JSON: the page of a proxy or of a parked domain. One that says nothing is read.
+// jsonAnswer refuses an answer that says itself that it is no JSON: the page of a proxy or of a parked domain. One that says nothing is read, and so
+// are the kinds that servers guess for what they know nothing about.
 func jsonAnswer(reply *answer) error {
 	if coding := reply.header.Get("Content-Encoding"); coding != "" && coding != "identity" {
 		return fmt.Errorf("it is compressed (%.40q), which was not asked for", coding)
@@ -238,10 +239,10 @@ func jsonAnswer(reply *answer) error {
 		return nil
 	}
 	kind, _, err := mime.ParseMediaType(declared)
-	if err != nil || kind != "application/json" && !strings.HasSuffix(kind, "+json") {
-		return fmt.Errorf("it is %.80q, not application/json", declared)
+	if err == nil && (kind == "application/json" || kind == "text/plain" || kind == "application/octet-stream" || strings.HasSuffix(kind, "+json")) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("it is %.80q, not application/json", declared)
 }
 
 // decodeOptions reads others' JSON. Room data of old versions may hold what strict JSON refuses; events are checked by their own parser.
