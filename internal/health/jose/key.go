@@ -19,6 +19,8 @@ type Key struct {
 	Y   string `json:"y"`
 	Kid string `json:"kid,omitempty"`
 	Use string `json:"use,omitempty"`
+	// X5c is the certificate of a signer's key, in DER.
+	X5c [][]byte `json:"x5c,omitempty"`
 }
 
 // NewKey turns a public key into a JSON Web Key.

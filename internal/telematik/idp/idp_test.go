@@ -112,7 +112,7 @@ func TestProof(t *testing.T) {
 	}{
 		"another client":   {"directory", proof.RedirectURI, "verifier", idp.ErrClient},
 		"another redirect": {"registration", "https://evil.example", "verifier", idp.ErrRedirect},
-		"another verifier": {"registration", proof.RedirectURI, "guess", idp.ErrPKCE},
+		"another verifier": {"registration", proof.RedirectURI, "guess", idp.ErrVerifier},
 	} {
 		if _, err := n.issuer.Redeem(t.Context(), c.client, c.redirect, code, c.verifier); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
@@ -142,9 +142,13 @@ func TestRefusals(t *testing.T) {
 		want   error
 	}{
 		"client": {func(a *idp.Authorization) { a.ClientID = "x" }, idp.ErrClient}, "redirect": {func(a *idp.Authorization) { a.RedirectURI = "https://x" }, idp.ErrRedirect},
-		"response type": {func(a *idp.Authorization) { a.ResponseType = "token" }, idp.ErrResponseType}, "state": {func(a *idp.Authorization) { a.State = "" }, idp.ErrState},
-		"scope": {func(a *idp.Authorization) { a.Scope = "openid" }, idp.ErrScope}, "PKCE": {func(a *idp.Authorization) { a.CodeChallenge = "" }, idp.ErrPKCE},
-		"plain PKCE": {func(a *idp.Authorization) { a.CodeChallengeMethod = "plain" }, idp.ErrMethod},
+		"response type": {func(a *idp.Authorization) { a.ResponseType = "token" }, idp.ErrResponseType}, "state": {func(a *idp.Authorization) { a.State = "" }, idp.ErrNoState},
+		"scope": {func(a *idp.Authorization) { a.Scope = "openid" }, idp.ErrScope}, "PKCE": {func(a *idp.Authorization) { a.CodeChallenge = "" }, idp.ErrNoPKCE}, "odd PKCE": {func(a *idp.Authorization) { a.CodeChallenge = "x" }, idp.ErrPKCE},
+		"no client": {func(a *idp.Authorization) { a.ClientID = "" }, idp.ErrNoClient}, "no redirect": {func(a *idp.Authorization) { a.RedirectURI = "" }, idp.ErrNoRedirect},
+		"no response type": {func(a *idp.Authorization) { a.ResponseType = "" }, idp.ErrNoType}, "no scope": {func(a *idp.Authorization) { a.Scope = "" }, idp.ErrNoScope},
+		"another scope": {func(a *idp.Authorization) { a.Scope = "openid e-rezept" }, idp.ErrScope}, "a long state": {func(a *idp.Authorization) { a.State = strings.Repeat("x", 513) }, idp.ErrState},
+		"a long nonce": {func(a *idp.Authorization) { a.Nonce = strings.Repeat("x", 513) }, idp.ErrNonce},
+		"plain PKCE":   {func(a *idp.Authorization) { a.CodeChallengeMethod = "plain" }, idp.ErrMethod},
 	} {
 		a := request()
 		c.change(&a)
@@ -266,7 +270,7 @@ func TestHTTP(t *testing.T) {
 	if p, err := n.issuer.Redeem(t.Context(), "registration", "https://provider.example/callback", to.Query().Get("code"), "v"); err != nil || p.Identity.Number != "1-2.1" {
 		t.Errorf("%+v %v", p, err)
 	}
-	for _, path := range []string{"/idp/auth", "/idp/auth?client_id=x"} {
+	for _, path := range []string{"/idp/auth?client_id=y", "/idp/auth?client_id=x"} {
 		resp, err := client.Get(srv.URL + path)
 		if err != nil {
 			t.Fatal(err)
@@ -289,7 +293,7 @@ func TestHTTP(t *testing.T) {
 	if resp2.StatusCode != 400 {
 		t.Errorf("oversized answer: %d", resp2.StatusCode)
 	}
-	for _, path := range []string{"/idp/.well-known/openid-configuration", "/idp/keys/enc"} {
+	for _, path := range []string{"/idp/.well-known/openid-configuration", "/idp/certs/puk_idp_enc", "/idp/certs/puk_idp_sig", "/idp/certs"} {
 		resp, err := client.Get(srv.URL + path)
 		if err != nil {
 			t.Fatal(err)

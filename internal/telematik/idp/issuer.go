@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -27,6 +26,9 @@ import (
 const (
 	challengeLife = 3 * time.Minute
 	codeLife      = time.Minute
+
+	// The provider's keys, by the names that the network knows them by.
+	kidSign, kidEncrypt, kidDiscovery = "puk_idp_sig", "puk_idp_enc", "puk_disc_sig"
 
 	// Scope is what TI-Messenger relying parties ask for.
 	Scope = "openid ti-messenger"
@@ -42,6 +44,10 @@ type Options struct {
 	Revoked func(*certificate.Certificate) error // nil skips it
 	// Clients are the relying parties: client_id and the redirect URIs it may name.
 	Clients map[string][]string
+	// ReturnSSO are the clients that get an SSO token with the code: authenticators, which keep it to themselves. Whoever holds it is its card's holder.
+	ReturnSSO []string
+	// Scopes are what may be asked for beside openid, by name; nil: ti-messenger alone, see [Scopes].
+	Scopes map[string]ScopeRule
 	// Used makes challenges and codes count once. nil remembers in this process alone: enough for a demonstration, as [UsedIn] is for a cell.
 	Used Used
 	// Seal is the key of authorization codes, 32 bytes that all nodes of a cell share; nil: drawn for this process.
@@ -59,6 +65,9 @@ func New(o Options) *Issuer {
 	}
 	if o.Used == nil {
 		o.Used = usedHere()
+	}
+	if o.Scopes == nil {
+		o.Scopes = Scopes
 	}
 	if o.Seal == nil {
 		o.Seal = make([]byte, 32)
@@ -109,24 +118,22 @@ var pkceForm = regexp.MustCompile(`^[A-Za-z0-9_-]{43}$`)
 
 // check looks at a request before anything is signed.
 func (i *Issuer) check(a Authorization) error {
-	redirects, ok := i.o.Clients[a.ClientID]
-	switch {
-	case !ok:
-		return ErrClient
-	case !slices.Contains(redirects, a.RedirectURI):
-		return ErrRedirect
-	case a.ResponseType != "code":
-		return ErrResponseType
-	case a.State == "" || len(a.State) > 512:
-		return ErrState
-	case len(a.Nonce) > 512:
-		return ErrNonce
-	case !slices.Contains(strings.Fields(a.Scope), "openid") || !slices.Contains(strings.Fields(a.Scope), "ti-messenger"):
-		return ErrScope
-	case a.CodeChallengeMethod != "S256":
-		return ErrMethod
-	case !pkceForm.MatchString(a.CodeChallenge):
-		return ErrPKCE
+	redirects, known := i.o.Clients[a.ClientID]
+	for _, rule := range []struct {
+		broken bool
+		err    *Error
+	}{
+		{a.ClientID == "", ErrNoClient}, {!known, ErrClient},
+		{a.RedirectURI == "", ErrNoRedirect}, {!slices.Contains(redirects, a.RedirectURI), ErrRedirect},
+		{a.ResponseType == "", ErrNoType}, {a.ResponseType != "code", ErrResponseType},
+		{a.State == "", ErrNoState}, {len(a.State) > 512, ErrState}, {len(a.Nonce) > 512, ErrNonce},
+		{a.Scope == "", ErrNoScope}, {!i.knownScopes(a.Scope), ErrScope},
+		{a.CodeChallengeMethod != "S256", ErrMethod},
+		{a.CodeChallenge == "", ErrNoPKCE}, {!pkceForm.MatchString(a.CodeChallenge), ErrPKCE},
+	} {
+		if rule.broken {
+			return rule.err
+		}
 	}
 	return nil
 }
@@ -137,7 +144,7 @@ func (i *Issuer) Challenge(a Authorization) (string, error) {
 		return "", err
 	}
 	now := i.o.Now()
-	return jose.SignClaims(jose.Header{Typ: "JWT", Kid: "puk_idp_sig"}, challenge{
+	return jose.SignClaims(jose.Header{Typ: "JWT", Kid: kidSign}, challenge{
 		Authorization: a, Issuer: i.o.URL, Issued: jose.Seconds(now.Unix()), Expires: jose.Seconds(now.Add(challengeLife).Unix()), Type: "challenge", ID: rand.Text(), Server: rand.Text(),
 	}, i.o.Signer)
 }
@@ -164,13 +171,8 @@ func (i *Issuer) Verify(ctx context.Context, answer string) (*Proof, error) {
 	if len(signed.Header.X5c) == 0 {
 		return nil, ErrCertificate.because(fmt.Errorf("x5c is missing"))
 	}
-	c, err := certificate.Parse(signed.Header.X5c[0])
+	c, who, err := i.holder(signed.Header.X5c[0], now)
 	if err != nil {
-		return nil, ErrCertificate.because(err)
-	}
-	if err := i.o.Trust.Check(c, certificate.Expect{
-		Types: []certificate.Type{certificate.ProfessionalAUT, certificate.InstitutionAUT, certificate.CardHolderAUT}, At: now, Revoked: i.o.Revoked,
-	}); err != nil {
 		return nil, ErrCertificate.because(err)
 	}
 	if err := signed.Verify(c.PublicKey()); err != nil {
@@ -183,14 +185,29 @@ func (i *Issuer) Verify(ctx context.Context, answer string) (*Proof, error) {
 	if int64(claims.Expires) <= now.Unix() {
 		return nil, ErrExpired
 	}
-	who, err := c.Identity()
-	if err != nil {
-		return nil, ErrCertificate.because(err)
+	if err := i.permits(claims.Scope, who); err != nil {
+		return nil, err
 	}
 	if err := i.once(ctx, claims.ID, claims.Expires, ErrChallenge); err != nil {
 		return nil, err
 	}
 	return &Proof{Authorization: claims.Authorization, Identity: who, Certificate: c, AuthTime: now}, nil
+}
+
+// holder reads a card's certificate and checks it.
+func (i *Issuer) holder(der []byte, now time.Time) (*certificate.Certificate, certificate.Identity, error) {
+	c, err := certificate.Parse(der)
+	if err != nil {
+		return nil, certificate.Identity{}, err
+	}
+	err = i.o.Trust.Check(c, certificate.Expect{
+		Types: []certificate.Type{certificate.ProfessionalAUT, certificate.InstitutionAUT, certificate.CardHolderAUT}, At: now, Revoked: i.o.Revoked,
+	})
+	if err != nil {
+		return nil, certificate.Identity{}, err
+	}
+	who, err := c.Identity()
+	return c, who, err
 }
 
 // own reads the challenge that the card signed and checks that it is ours.
@@ -199,6 +216,11 @@ func (i *Issuer) own(payload []byte) (challenge, error) {
 	if err != nil {
 		return challenge{}, ErrChallenge.because(err)
 	}
+	return i.signed(token)
+}
+
+// signed reads a challenge and checks that this issuer made it.
+func (i *Issuer) signed(token string) (challenge, error) {
 	signed, err := jose.Parse(token)
 	if err != nil {
 		return challenge{}, ErrChallenge.because(err)
@@ -262,7 +284,7 @@ func (i *Issuer) Redeem(ctx context.Context, clientID, redirectURI, token, verif
 	case c.RedirectURI != redirectURI:
 		return nil, ErrRedirect
 	case subtle.ConstantTimeCompare([]byte(c.CodeChallenge), []byte(PKCE(verifier))) != 1:
-		return nil, ErrPKCE
+		return nil, ErrVerifier
 	}
 	if err := i.once(ctx, c.ID, c.Expires, ErrCode); err != nil {
 		return nil, err
