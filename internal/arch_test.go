@@ -69,6 +69,7 @@ var order = []string{
 	"internal/telematik/trust",
 	"internal/telematik/card",
 	"internal/telematik/idp",
+	"internal/telematik/agent",
 	"internal/telematik/directory",
 	"internal/telematik/fedlist",
 	"internal/telematik/permission",

@@ -17,6 +17,7 @@ import (
 
 // cardCommand is konsil card: demonstration cards of a test PKI, and what stands in any card's certificate.
 type cardCommand struct {
+	Agent   cardAgentCommand   `cmd:"" help:"Run the card service on this machine: sign in in the browser with a card."`
 	Issue   cardIssueCommand   `cmd:"" help:"Issue a demonstration card."`
 	List    cardListCommand    `cmd:"" help:"List the cards of a test PKI."`
 	Show    cardShowCommand    `cmd:"" help:"Show what a card or certificate file says, and whether it holds."`

@@ -23,6 +23,8 @@ var checkMessages = map[certificate.Check]message{
 
 // codeMessages are for what else the provider refuses.
 var codeMessages = map[int]message{
+	2020: {"Das AUT-Zertifikat ist ungültig: Die Karte ist gesperrt, abgelaufen oder gehört nicht zu diesem Netz. Fragen Sie Ihren Kartenherausgeber.",
+		"The AUT certificate is not valid: the card is revoked, has expired or does not belong to this network. Ask its issuer."},
 	2013: {"Die Signatur der Karte stimmt nicht. Stecken Sie die Karte neu und melden Sie sich noch einmal an.", "The card's signature is wrong. Insert the card again and sign in once more."},
 	2030: {"Diese Anmeldung wurde schon benutzt oder kam nicht von hier. Beginnen Sie sie neu.", "This sign-in was used already or did not come from here. Begin it again."},
 	2032: {"Die Anmeldung hat zu lange gedauert. Beginnen Sie sie neu.", "The sign-in took too long. Begin it again."},
@@ -39,6 +41,7 @@ var causes = []struct {
 	{trust.ErrRevoked, message{"Die Karte ist gesperrt. Wenn das falsch ist, fragen Sie Ihren Kartenherausgeber.", "The card is revoked. If that is wrong, ask its issuer."}},
 	{trust.ErrUnreachable, message{"Ob die Karte gesperrt ist, lässt sich gerade nicht prüfen. Versuchen Sie es in einigen Minuten noch einmal.", "Whether the card is revoked cannot be checked now. Try again in a few minutes."}},
 	{card.ErrBlocked, message{"Die PIN der Karte ist gesperrt. Entsperren Sie sie mit Ihrer PUK.", "The card's PIN is blocked. Unblock it with your PUK."}},
+	{ErrAddress, message{"Die Anfrage kam nicht von Ihrer Anmeldestelle. Es wurde nichts unterschrieben.", "The request did not come from your identity provider. Nothing was signed."}},
 	{ErrAudience, message{"Die Anmeldung war für eine andere Stelle bestimmt und wurde abgewiesen.", "The sign-in was meant for somebody else and was refused."}},
 	{ErrClock, message{"Die Uhr dieses Rechners und die der Anmeldestelle gehen auseinander. Stellen Sie die Uhr und versuchen Sie es noch einmal.", "The clocks of this computer and of the identity provider differ. Set the clock and try again."}},
 	{ErrNonceReply, message{"Die Antwort gehört zu einer anderen Anmeldung. Beginnen Sie sie neu.", "The answer belongs to another sign-in. Begin it again."}},

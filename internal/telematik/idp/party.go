@@ -60,6 +60,7 @@ type provider struct {
 	Discovery
 	encrypt *ecdsa.PublicKey
 	sign    *ecdsa.PublicKey
+	signer  *certificate.Certificate // of the signature key
 }
 
 // Holder is whom a card speaks for, as an identity provider tells it.
@@ -186,13 +187,21 @@ func (p *Party) discover(ctx context.Context) (*provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	for address, into := range map[string]**ecdsa.PublicKey{known.Encryption: &known.encrypt, known.Signature: &known.sign} {
-		if body, err = p.call(ctx, address, nil); err != nil {
-			return nil, err
-		}
-		if *into, err = p.readKey(body, into == &known.sign); err != nil {
-			return nil, err
-		}
+	if body, err = p.call(ctx, known.Encryption, nil); err != nil {
+		return nil, err
+	}
+	if known.encrypt, _, err = readKey(body); err != nil {
+		return nil, err
+	}
+	if body, err = p.call(ctx, known.Signature, nil); err != nil {
+		return nil, err
+	}
+	var chain [][]byte
+	if known.sign, chain, err = readKey(body); err != nil {
+		return nil, err
+	}
+	if known.signer, err = p.signerOf(known.sign, chain); err != nil {
+		return nil, err
 	}
 	p.known = known
 	return known, nil
@@ -227,30 +236,32 @@ func (p *Party) checkDiscovery(token string) (*provider, error) {
 	return known, nil
 }
 
-// readKey reads one of the provider's keys; the one for signatures comes with its certificate.
-func (p *Party) readKey(body []byte, signing bool) (*ecdsa.PublicKey, error) {
+// readKey reads one of the provider's keys, with its certificate where there is one.
+func readKey(body []byte) (*ecdsa.PublicKey, [][]byte, error) {
 	var k jose.Key
 	if err := json.Unmarshal(body, &k); err != nil {
-		return nil, fmt.Errorf("%w: key: %w", ErrProvider, err)
+		return nil, nil, fmt.Errorf("%w: key: %w", ErrProvider, err)
 	}
 	key, err := k.Public()
 	if err != nil {
-		return nil, fmt.Errorf("%w: key: %w", ErrProvider, err)
+		return nil, nil, fmt.Errorf("%w: key: %w", ErrProvider, err)
 	}
-	if !signing {
-		return key, nil
-	}
-	if len(k.X5c) == 0 {
+	return key, k.X5c, nil
+}
+
+// signerOf checks the certificate of the signature key.
+func (p *Party) signerOf(key *ecdsa.PublicKey, chain [][]byte) (*certificate.Certificate, error) {
+	if len(chain) == 0 {
 		return nil, fmt.Errorf("%w: signature key without certificate", ErrProvider)
 	}
-	c, err := p.component(k.X5c[0])
+	c, err := p.component(chain[0])
 	if err != nil {
 		return nil, err
 	}
 	if !c.PublicKey().Equal(key) {
 		return nil, fmt.Errorf("%w: signature key and certificate differ", ErrProvider)
 	}
-	return key, nil
+	return c, nil
 }
 
 // component checks a certificate of the provider.

@@ -313,11 +313,13 @@ func TestSSO(t *testing.T) {
 	}
 }
 
-// TestScopesByCard: the messenger's scope is not for insured people's cards, and a scope can be for some professions only.
+// TestScopesByCard: a scope can be for some kinds of cards and for some professions only.
 func TestScopesByCard(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(o *idp.Options) {
-		o.Scopes = map[string]idp.ScopeRule{"ti-messenger": idp.Scopes["ti-messenger"],
+		professionals := idp.Scopes["ti-messenger"]
+		professionals.Cards = []certificate.Type{certificate.ProfessionalAUT, certificate.InstitutionAUT}
+		o.Scopes = map[string]idp.ScopeRule{"ti-messenger": professionals,
 			"pharmacy": {Cards: []certificate.Type{certificate.InstitutionAUT}, Professions: []string{certificate.Pharmacy}, Audience: "https://shop.example", Claims: []string{"idNummer", "professionOID"}}}
 	})
 	egk, err := s.pki.IssueEGK(card.Insured{GivenName: "Ida", FamilyName: "Muster", KVNR: "X110411675", Insurer: "Testkasse", IK: "109500969", PIN: "123456"})

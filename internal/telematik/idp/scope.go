@@ -32,9 +32,9 @@ var claimTexts = map[string]string{
 	"family_name":      "Zustimmung zur Verarbeitung des Nachnamens",
 }
 
-// Scopes are those of the messenger: health professionals and institutions sign in to it by card. Insured people come by their insurer's provider.
+// Scopes are those of the messenger. Every card may ask; relying parties decide whom they want, as registration wants institutions only.
 var Scopes = map[string]ScopeRule{"ti-messenger": {
-	Text: "Zugriff auf den TI-Messenger", Cards: []certificate.Type{certificate.ProfessionalAUT, certificate.InstitutionAUT},
+	Text: "Zugriff auf den TI-Messenger", Cards: []certificate.Type{certificate.ProfessionalAUT, certificate.InstitutionAUT, certificate.CardHolderAUT},
 	Claims: []string{"idNummer", "professionOID", "organizationName", "given_name", "family_name"},
 }}
 
