@@ -87,6 +87,7 @@ func Postgres(t testing.TB) string {
 	}
 	q := u.Query()
 	q.Set("search_path", schema)
+	q.Set("synchronous_commit", "off") // tests kill programs, not the database server
 	u.RawQuery = q.Encode()
 	return u.String()
 }
