@@ -77,7 +77,7 @@ func (s *Service) oldEvents(ctx context.Context, r *httpapi.Request) (any, error
 	if err != nil {
 		return nil, err
 	}
-	timer := time.NewTimer(time.Duration(wait)*time.Millisecond)
+	timer := time.NewTimer(time.Duration(wait) * time.Millisecond)
 	defer timer.Stop()
 	for at := from; ; {
 		ephemeral := s.o.Feed.Ephemeral()
