@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -19,6 +20,7 @@ type cli struct {
 	Demo        demoCommand      `cmd:"" help:"Run a small national network on this machine: two providers, their institutions, the central services."`
 	Card        cardCommand      `cmd:"" help:"Issue and show demonstration cards (SMC-B, eHBA, eGK)."`
 	Directory   directoryCommand `cmd:"" help:"Import and export the directory's resources (NDJSON)."`
+	Admin       adminCommand     `cmd:"" help:"Look after the data of a configuration: rooms."`
 	Bench       benchCommand     `cmd:"" help:"Measure this program beside the limits of this machine."`
 	Version     versionCommand   `cmd:"" help:"Print version and build."`
 }
@@ -34,6 +36,7 @@ func main() {
 		kong.Description("Secure messaging for German healthcare: one program, every organisation. Not approved by gematik, not for real patients yet."),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.BindTo(ctx, (*context.Context)(nil)))
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.BindTo(os.Stdout, (*io.Writer)(nil)))
 	command.FatalIfErrorf(command.Run())
 }

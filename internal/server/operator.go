@@ -9,12 +9,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// operator is what the operator's listener serves: metrics, health, profiles of the running program.
+// operator is what the operator's listener serves: metrics, health, profiles of the running program, acts on rooms.
 func (s *Server) operator() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", s.node.metrics.Handler())
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	s.node.roomOrders(mux)
 	mux.Handle("/", s.health.Handler())
 	return mux
 }

@@ -53,6 +53,7 @@ type node struct {
 	committer  *stream.Committer
 	federation *federation.Service
 	accounts   *account.Service
+	rooms      *room.Service
 	members    *fedlist.Consumer // nil in plain Matrix mode
 	registry   http.Handler      // nil without role registration
 	central    *central          // nil without a central service
@@ -255,6 +256,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 			return memberLeft(ctx, n.tenants, keys, t, e, plan)
 		},
 	})
+	n.rooms = rooms
 	n.federation.SetRooms(rooms)
 	n.ends(func() error { rooms.Close(); return nil })
 	n.ends(func() error { n.federation.Close(); return nil })

@@ -26,3 +26,6 @@ func NewID() int64 {
 	ids.last = max(ids.last+1, now)
 	return ids.last<<10 | ids.node
 }
+
+// IDAt is the least number that [NewID] can have returned at a time or later: what is less is older.
+func IDAt(at time.Time) int64 { return max(0, (at.UnixMilli()-idEpoch)<<12<<10) }

@@ -52,11 +52,19 @@ func (s *Service) Blocked(ctx context.Context, t tenant.ID, room id.Room) (by id
 	return by, err == nil, err
 }
 
-// mayEnter refuses a blocked room.
+// mayEnter refuses a blocked room and one that is being purged.
 func (s *Service) mayEnter(ctx context.Context, t tenant.ID, room id.Room) error {
 	_, blocked, err := s.Blocked(ctx, t, room)
-	if err == nil && blocked {
-		err = mxerror.Forbidden.With("This room has been blocked on this server")
+	if err != nil {
+		return err
+	}
+	if blocked {
+		return mxerror.Forbidden.With("This room has been blocked on this server")
+	}
+	var purging int
+	err = s.DB.QueryRow(ctx, "SELECT COUNT(*) FROM room_purge WHERE tenant = $1 AND room_id = $2", int64(t), string(room)).Scan(&purging)
+	if err == nil && purging > 0 {
+		err = errPurging
 	}
 	return err
 }

@@ -151,6 +151,14 @@ func (s *slot) drop(lineage int) {
 	}
 }
 
+// forget drops the head whatever its lineage.
+func (s *slot) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lineage++
+	s.head, s.roster = nil, nil
+}
+
 // base is what an event is built on. The roster changes only in the turn.
 type base struct {
 	*head

@@ -159,7 +159,7 @@ func (s *Service) setMember(ctx context.Context, t *tenant.Tenant, r *Room, send
 	return err
 }
 
-// Forget removes a room that a user has left from its list.
+// Forget removes a room that a user has left from its list. When it was the last of the tenant's users to know the room, the room is purged.
 func (s *Service) Forget(ctx context.Context, t *tenant.Tenant, user id.User, room id.Room) error {
 	r, err := s.Lookup(ctx, t.ID, room)
 	if errors.Is(err, mxerror.NotFound) {
@@ -179,7 +179,10 @@ func (s *Service) Forget(ctx context.Context, t *tenant.Tenant, user id.User, ro
 		Positioned: []stream.Statement{{SQL: "UPDATE membership SET forgotten = TRUE, position = $4 WHERE tenant = $1 AND user_id = $2 AND room = $3",
 			Args: []any{int64(t.ID), string(user), r.NID, stream.At(0)}}},
 		Changes: []stream.Change{{Kind: stream.Membership, Users: []id.User{user}}}})
-	return err
+	if err != nil {
+		return err
+	}
+	return s.purgeForgotten(ctx, t, r)
 }
 
 // Rescinded takes a leave or ban by which another server takes back its invite of a local user to a room that we are not in.

@@ -118,8 +118,12 @@ func (s *Service) durable(ctx context.Context, t tenant.ID, e *Event) error {
 	return err
 }
 
-// Resume works off what was staged when the program stopped. The composition root calls it once after the start.
+// Resume works off what was staged, and goes on with the rooms that were being purged, when the program stopped. The composition root calls it once
+// after the start.
 func (s *Service) Resume(ctx context.Context) error {
+	if err := s.resumePurges(ctx); err != nil {
+		return err
+	}
 	rows, err := s.DB.Query(ctx, "SELECT DISTINCT tenant, room_id FROM staging LIMIT 1000")
 	type waiting struct {
 		tenant tenant.ID

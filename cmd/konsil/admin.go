@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+// adminCommand is konsil admin: what an operator does with the data of a configuration (docs/operating-rooms.md).
+type adminCommand struct {
+	Room roomCommand `cmd:"" help:"Look at rooms, join their loose ends, remove them."`
+}
+
+// roomCommand is konsil admin room. Commands that read open the database; those that write ask the running server.
+type roomCommand struct {
+	List        roomListCommand        `cmd:"" help:"List a tenant's rooms."`
+	Show        roomShowCommand        `cmd:"" help:"Say what a room consists of."`
+	State       roomStateCommand       `cmd:"" help:"List the state now, or before or after an event."`
+	Extremities roomExtremitiesCommand `cmd:"" help:"List the forward extremities."`
+	Merge       roomMergeCommand       `cmd:"" name:"merge-extremities" help:"Join many forward extremities by events that say nothing. Asks the running server."`
+	Graph       roomGraphCommand       `cmd:"" help:"Write the newest events as a Graphviz graph: rejected red, soft-failed orange, missing dashed."`
+	Purge       roomPurgeCommand       `cmd:"" help:"Remove the tenant's copy of a room for good. Asks the running server."`
+}
