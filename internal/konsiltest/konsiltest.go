@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/konsil-health/konsil/internal/foundation/config"
 	"github.com/konsil-health/konsil/internal/foundation/database/databasetest"
+	"github.com/konsil-health/konsil/internal/foundation/httpapi/spectest"
 	"github.com/konsil-health/konsil/internal/foundation/observe"
 	"github.com/konsil-health/konsil/internal/server"
 	"github.com/konsil-health/konsil/internal/server/authority"
@@ -212,6 +214,7 @@ func (c *Cell) start(o server.Options) {
 		return
 	}
 	o.Log = observe.NewLogger(observe.LogOptions{Output: logWriter{c.t}, Level: slog.LevelWarn})
+	o.Around = func(h http.Handler) http.Handler { return spectest.Handler(c.t, h) }
 	ctx, stop := context.WithCancel(context.Background())
 	s, err := server.New(ctx, c.Config, o)
 	if err != nil {

@@ -49,13 +49,17 @@ func (s *Server) listen(ctx context.Context, o Options) error {
 	if !s.config.HasRole(config.RoleHomeserver) {
 		return s.listenOperator(ctx)
 	}
+	around := o.Around
+	if around == nil {
+		around = func(h http.Handler) http.Handler { return h }
+	}
 	for i, c := range s.config.Listeners.Client {
-		if err := s.add(ctx, "client", c, nth(o.Client, i), s.node.clients()); err != nil {
+		if err := s.add(ctx, "client", c, nth(o.Client, i), around(s.node.clients())); err != nil {
 			return err
 		}
 	}
 	for i, c := range s.config.Listeners.Federation {
-		if err := s.add(ctx, "federation", c, nth(o.Federation, i), s.node.router); err != nil {
+		if err := s.add(ctx, "federation", c, nth(o.Federation, i), around(s.node.router)); err != nil {
 			return err
 		}
 	}

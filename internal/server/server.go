@@ -30,6 +30,8 @@ type Options struct {
 	Log *slog.Logger
 	// Client, Federation and Central are listeners used instead of those of the configuration, in its order (tests that must know ports beforehand).
 	Client, Federation, Central []net.Listener
+	// Around stands between the client and federation listeners and the node (tests that look at every answer); nil is nothing.
+	Around func(http.Handler) http.Handler
 }
 
 // Server is one node.

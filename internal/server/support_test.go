@@ -5,10 +5,8 @@ package server
 import (
 	"bytes"
 	"cmp"
-	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -19,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+	"github.com/konsil-health/konsil/internal/foundation/httpapi/spectest"
 )
 
 var writeSupport = flag.Bool("write-support", false, "write docs/matrix-support.md instead of comparing it (make docs)")
@@ -35,15 +34,11 @@ type operation struct {
 // referenceFolder is where the specification's OpenAPI files of the client-server API lie; the test is skipped without them.
 func referenceFolder(t *testing.T) string {
 	t.Helper()
-	dir := os.Getenv("KONSIL_REFERENCE")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared", "reference")
+	dir, err := spectest.Folder()
+	if err != nil {
+		t.Skip("skipped: ", err)
 	}
-	dir = filepath.Join(dir, "matrix", "api", "client-server")
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		t.Skip("skipped: the specification's OpenAPI files are not here (set KONSIL_REFERENCE to the folder of reference data)")
-	}
-	return dir
+	return filepath.Join(dir, "client-server")
 }
 
 // operations reads what the specification asks for.

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
@@ -60,6 +62,10 @@ type openIDReply struct {
 }
 
 func (s *Service) requestOpenIDToken(ctx context.Context, r *httpapi.Request) (any, error) {
+	var unused map[string]jsontext.Value // the specification reserves an object
+	if err := r.DecodeOptional(&unused); err != nil {
+		return nil, err
+	}
 	if _, err := ownUser(r); err != nil {
 		return nil, err
 	}

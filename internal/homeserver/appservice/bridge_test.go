@@ -25,6 +25,7 @@ import (
 	mxid "maunium.net/go/mautrix/id"
 
 	"github.com/konsil-health/konsil/internal/foundation/config"
+	"github.com/konsil-health/konsil/internal/foundation/httpapi/spectest"
 	"github.com/konsil-health/konsil/internal/konsiltest"
 )
 
@@ -222,7 +223,7 @@ namespaces:
 func start(t *testing.T, database string) *bridge {
 	t.Helper()
 	b := &bridge{t: t, arrived: make(chan struct{})}
-	server := httptest.NewServer(b)
+	server := httptest.NewServer(spectest.Requests(t, b))
 	t.Cleanup(server.Close)
 	folder := t.TempDir()
 	if err := os.WriteFile(filepath.Join(folder, "bridge.yaml"), fmt.Appendf(nil, registration, server.URL), 0o600); err != nil {

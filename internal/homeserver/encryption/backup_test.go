@@ -60,7 +60,7 @@ func TestBackupSessions(t *testing.T) {
 		const keys = v3 + "/room_keys/keys"
 		const room, q = keys + "/!r:a.test", "?version=1"
 		alice.Do("PUT", room+"/s1"+q, session(0, 0, true)).Fails(404, "M_NOT_FOUND")
-		alice.Do("POST", v3+"/room_keys/version", m{"algorithm": "x", "auth_data": m{}}).OK(nil)
+		alice.Do("POST", v3+"/room_keys/version", m{"algorithm": "m.megolm_backup.v1.curve25519-aes-sha2", "auth_data": m{}}).OK(nil)
 		put := func(path string, body any, count, etag string) {
 			t.Helper()
 			if a := alice.Do("PUT", path+q, body).OK(nil); a.Get("count") != count || a.Text("etag") != etag {
@@ -102,7 +102,7 @@ func TestBackupSessions(t *testing.T) {
 		if a := get(keys); string(a.Body) != `{"rooms":{}}` {
 			t.Errorf("%s", a.Body)
 		}
-		alice.Do("POST", v3+"/room_keys/version", m{"algorithm": "x", "auth_data": m{}}).OK(nil)
+		alice.Do("POST", v3+"/room_keys/version", m{"algorithm": "m.megolm_backup.v1.curve25519-aes-sha2", "auth_data": m{}}).OK(nil)
 		wrong := alice.Do("PUT", room+"/s1"+q, session(0, 0, true)).Fails(403, "M_WRONG_ROOM_KEYS_VERSION")
 		if wrong.Text("current_version") != "2" {
 			t.Errorf("%s", wrong.Body)

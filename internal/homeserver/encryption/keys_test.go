@@ -66,7 +66,7 @@ func TestOneTimeKeys(t *testing.T) {
 		}
 		alice.Do("POST", v3+"/keys/upload", m{"one_time_keys": oneTimeKeys(0, 2)}).OK(nil) // the same key again is no news
 		alice.Do("POST", v3+"/keys/upload", m{"one_time_keys": m{"signed_curve25519:K0001": m{"key": "changed"}, "signed_curve25519:K0009": m{}}}).Fails(400, "M_UNKNOWN")
-		alice.Do("POST", v3+"/keys/upload", m{"fallback_keys": m{"signed_curve25519:F1": m{"key": "f", "fallback": true}}}).OK(nil)
+		alice.Do("POST", v3+"/keys/upload", m{"fallback_keys": m{"signed_curve25519:F1": m{"key": "f", "fallback": true, "signatures": m{}}}}).OK(nil)
 		claim := func() *accounttest.Answer {
 			return bob.Do("POST", v3+"/keys/claim", m{"one_time_keys": m{string(alice.ID): m{"DEV1": "signed_curve25519"}}}).OK(nil)
 		}
@@ -86,11 +86,11 @@ func TestOneTimeKeys(t *testing.T) {
 		if u := unused(); len(u) != 0 {
 			t.Errorf("used fallback key counted as unused: %v", u)
 		}
-		alice.Do("POST", v3+"/keys/upload", m{"fallback_keys": m{"signed_curve25519:F1": m{"key": "f", "fallback": true}}}).OK(nil)
+		alice.Do("POST", v3+"/keys/upload", m{"fallback_keys": m{"signed_curve25519:F1": m{"key": "f", "fallback": true, "signatures": m{}}}}).OK(nil)
 		if u := unused(); len(u) != 0 {
 			t.Errorf("the same fallback key became unused: %v", u)
 		}
-		alice.Do("POST", v3+"/keys/upload", m{"fallback_keys": m{"signed_curve25519:F2": m{"key": "g"}}}).OK(nil)
+		alice.Do("POST", v3+"/keys/upload", m{"fallback_keys": m{"signed_curve25519:F2": m{"key": "g", "signatures": m{}}}}).OK(nil)
 		if u := unused(); !slices.Equal(u, []string{"signed_curve25519"}) {
 			t.Errorf("new fallback key: %v", u)
 		}

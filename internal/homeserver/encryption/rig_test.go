@@ -279,7 +279,7 @@ func upload(u *accounttest.User) {
 func oneTimeKeys(from, n int) m {
 	keys := m{}
 	for i := range n {
-		keys[fmt.Sprintf("signed_curve25519:K%04d", from+i)] = m{"key": fmt.Sprintf("value %d", from+i)}
+		keys[fmt.Sprintf("signed_curve25519:K%04d", from+i)] = m{"key": fmt.Sprintf("value %d", from+i), "signatures": m{}}
 	}
 	return keys
 }

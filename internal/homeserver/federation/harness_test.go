@@ -26,6 +26,7 @@ import (
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/database/databasetest"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+	"github.com/konsil-health/konsil/internal/foundation/httpapi/spectest"
 	"github.com/konsil-health/konsil/internal/foundation/keyring"
 	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
@@ -230,7 +231,7 @@ func (w testWriter) Write(p []byte) (int, error) {
 
 // up lets the cell's listener reach it, down cuts it off.
 func (c *cell) up() {
-	var h http.Handler = c.router
+	h := spectest.Handler(c.t, c.router)
 	c.front.handler.Store(&h)
 }
 

@@ -123,6 +123,9 @@ func (s *Service) notaryMany(ctx context.Context, r *httpapi.Request) (any, erro
 	if err := r.Decode(&body); err != nil {
 		return nil, err
 	}
+	if body.Servers == nil {
+		return nil, mxerror.MissingParam.With("server_keys is missing.")
+	}
 	if len(body.Servers) > maxNotary {
 		return nil, mxerror.InvalidParam.With("At most %d servers can be asked about at once.", maxNotary)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/konsil-health/konsil/internal/foundation/config"
+	"github.com/konsil-health/konsil/internal/foundation/httpapi/spectest"
 	"github.com/konsil-health/konsil/internal/konsiltest"
 )
 
@@ -39,7 +40,7 @@ type gateway struct {
 
 func newGateway(t *testing.T) *gateway {
 	g := &gateway{t: t, arrived: make(chan struct{})}
-	server := httptest.NewServer(g)
+	server := httptest.NewServer(spectest.Requests(t, g))
 	t.Cleanup(server.Close)
 	g.url = server.URL + "/_matrix/push/v1/notify"
 	return g

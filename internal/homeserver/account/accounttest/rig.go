@@ -17,6 +17,7 @@ import (
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+	"github.com/konsil-health/konsil/internal/foundation/httpapi/spectest"
 	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/account"
@@ -64,7 +65,7 @@ func New(t testing.TB, db *database.DB, change func(*Rig, *account.Options), add
 	if add != nil {
 		g.Router.Add(add(g)...)
 	}
-	server := httptest.NewServer(g.Router)
+	server := httptest.NewServer(spectest.Handler(t, g.Router))
 	t.Cleanup(server.Close)
 	g.url = server.URL
 	return g
