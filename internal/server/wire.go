@@ -243,6 +243,9 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		Networks: func(ctx context.Context, t tenant.ID, instance string) ([]int64, error) {
 			return bridges.Networks(ctx, t, instance)
 		},
+		Replaced: func(ctx context.Context, t *tenant.Tenant, user id.User, old, replacement id.Room) error {
+			return notifications.Follow(ctx, t.ID, user, old, replacement)
+		},
 		Stored: func(ctx context.Context, t tenant.ID, e *room.Event, state room.State, plan *stream.Plan) error {
 			if err := n.federation.Relay(ctx, t, e, state, plan); err != nil { // first: it looks at the room's own destinations
 				return err

@@ -56,7 +56,11 @@ func (s *Service) Join(ctx context.Context, t *tenant.Tenant, user id.User, room
 	}
 	if in {
 		err := s.joinHere(ctx, t, r, user, reason)
-		if err == nil || !errors.Is(err, mxerror.UnableToAuthoriseJoin) {
+		if err == nil {
+			s.entered(ctx, t, user, room)
+			return nil
+		}
+		if !errors.Is(err, mxerror.UnableToAuthoriseJoin) {
 			return err
 		}
 		servers, serr := s.JoinedServers(ctx, t.ID, r.NID) // somebody else may vouch for the user
@@ -65,7 +69,11 @@ func (s *Service) Join(ctx context.Context, t *tenant.Tenant, user id.User, room
 		}
 		via = append(via, servers...)
 	}
-	return s.joinElsewhere(ctx, t, r, user, room, via, reason, in)
+	if err := s.joinElsewhere(ctx, t, r, user, room, via, reason, in); err != nil {
+		return err
+	}
+	s.entered(ctx, t, user, room)
+	return nil
 }
 
 // joinServers completes the servers to try by the inviter's and the room's.

@@ -24,6 +24,8 @@ type Member struct {
 	Membership string
 	Event      id.Event
 	Position   int64
+	// Forgotten: the user wants nothing more of a room that it has left. Only [Service.Membership] says so.
+	Forgotten bool
 }
 
 // UserRoom is a room in a user's own list.
@@ -39,8 +41,8 @@ type UserRoom struct {
 // Membership returns a user's membership in the current state, or the invite that reached a local user of a room that the server is not in.
 func (s *Service) Membership(ctx context.Context, t tenant.ID, roomNID int64, user id.User) (Member, error) {
 	m := Member{User: user}
-	err := s.DB.QueryRow(ctx, "SELECT membership, event_id, position FROM membership WHERE tenant = $1 AND user_id = $2 AND room = $3",
-		int64(t), string(user), roomNID).Scan(&m.Membership, &m.Event, &m.Position)
+	err := s.DB.QueryRow(ctx, "SELECT membership, event_id, position, forgotten FROM membership WHERE tenant = $1 AND user_id = $2 AND room = $3",
+		int64(t), string(user), roomNID).Scan(&m.Membership, &m.Event, &m.Position, &m.Forgotten)
 	if errors.Is(err, sql.ErrNoRows) {
 		return m, nil
 	}

@@ -63,6 +63,8 @@ type Options struct {
 	// Stored is told of every plan before it is handed over, so that slices may add rows to an event's transaction (push highlights); nil
 	// for none.
 	Stored func(ctx context.Context, t tenant.ID, e *Event, state State, plan *stream.Plan) error
+	// Replaced, when set, is told that a local user of an upgraded room has come into its replacement.
+	Replaced func(ctx context.Context, t *tenant.Tenant, user id.User, old, replacement id.Room) error
 }
 
 // Service is the rooms of all tenants of a node. It is safe for concurrent use.

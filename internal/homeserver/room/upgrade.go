@@ -96,7 +96,11 @@ func (s *Service) Upgrade(ctx context.Context, t *tenant.Tenant, user id.User, r
 	if err := s.moveListing(ctx, t, old, replacement); err != nil {
 		return "", err
 	}
-	return replacement, s.quieten(ctx, t, user, old)
+	if err := s.quieten(ctx, t, user, old); err != nil {
+		return "", err
+	}
+	s.entered(ctx, t, user, replacement)
+	return replacement, nil
 }
 
 // raised gives a user the level that all state of a new room needs. Whoever may replace a room need not be allowed everything in it, but has to

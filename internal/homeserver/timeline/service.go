@@ -73,8 +73,10 @@ func (s *Service) enterRoom(ctx context.Context, r *httpapi.Request, rid id.Room
 	if v.joined = m.Membership == "join"; v.joined {
 		return v, nil
 	}
-	if v.left, err = s.rooms.Departure(ctx, r.Tenant.ID, found.NID, r.Session.User); err != nil {
-		return nil, err
+	if !m.Forgotten { // who has forgotten a room gets no history of it any more (client-server API, POST forget)
+		if v.left, err = s.rooms.Departure(ctx, r.Tenant.ID, found.NID, r.Session.User); err != nil {
+			return nil, err
+		}
 	}
 	open, err := s.worldReadable(ctx, v)
 	if err != nil {

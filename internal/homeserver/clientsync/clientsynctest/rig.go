@@ -158,6 +158,9 @@ func New(t testing.TB, db *database.DB) *Rig {
 func (g *Rig) wire(t testing.TB, r *accounttest.Rig, ring *keyring.Ring) []httpapi.Route {
 	g.Rooms = room.New(room.Options{DB: r.DB, Committer: r.Committer, Feed: r.Feed, Keyring: ring, Tenants: r.Tenants, Policy: policy.Open{},
 		Log: slog.New(slog.DiscardHandler), Exists: r.Accounts.Exists, MayInvite: r.Accounts.MayInvite, Class: push.Class,
+		Replaced: func(ctx context.Context, t *tenant.Tenant, user id.User, old, replacement id.Room) error {
+			return g.Push.Follow(ctx, t.ID, user, old, replacement)
+		},
 		Stored: func(ctx context.Context, t tenant.ID, e *room.Event, state room.State, plan *stream.Plan) error {
 			return g.Push.Highlights(ctx, t, e, state, plan)
 		}})
