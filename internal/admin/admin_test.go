@@ -7,6 +7,7 @@ import (
 	"crypto/sha1"
 	"encoding/hex"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -161,7 +162,6 @@ func TestRooms(t *testing.T) {
 		fails(t, root, "GET", v1+"/rooms/"+escape("!none:hs1"), nil, 404, "M_NOT_FOUND")
 
 		// Shut down: everybody is out, is told where to go, and does not come back.
-		fails(t, root, "DELETE", v2+"/rooms/"+escape(big), object{"block": true}, 400, "M_UNKNOWN")
 		deleteID := root.Do("DELETE", v2+"/rooms/"+escape(big), object{"block": true, "purge": false, "new_room_user_id": "@root:hs1", "message": "This room is closed."})["delete_id"].(string)
 		var done object
 		for deadline := time.Now().Add(within); done["status"] != "complete"; {
@@ -187,5 +187,41 @@ func TestRooms(t *testing.T) {
 			t.Errorf("%v", got)
 		}
 		fails(t, root, "GET", v2+"/rooms/delete_status/none", nil, 404, "M_NOT_FOUND")
+
+		// Deleted for good: the room is not known any more.
+		deleteID = root.Do("DELETE", v2+"/rooms/"+escape(small), object{})["delete_id"].(string)
+		for deadline := time.Now().Add(within); done["shutdown_room"] == nil || done["status"] == "active" || konsiltest.At(done, "shutdown_room", "new_room_id") != nil; {
+			if done = root.Do("GET", v2+"/rooms/delete_status/"+deleteID, nil); done["status"] == "failed" || time.Now().After(deadline) {
+				t.Fatalf("%v", done)
+			}
+		}
+		fails(t, root, "GET", v1+"/rooms/"+escape(small), nil, 404, "M_NOT_FOUND")
+
+		// Its past goes from a room that lives on.
+		var last string
+		for i := range 6 {
+			last = bob.Do("PUT", v3+"/rooms/"+escape(fresh)+"/send/m.room.message/purge"+strconv.Itoa(i), object{"msgtype": "m.text", "body": "hello"})["event_id"].(string)
+		}
+		fails(t, root, "POST", v1+"/purge_history/"+escape(fresh), object{}, 400, "M_BAD_JSON")
+		fails(t, root, "POST", v1+"/purge_history/"+escape(fresh), object{"purge_up_to_event_id": "$none"}, 404, "M_NOT_FOUND")
+		purgeID := root.Do("POST", v1+"/purge_history/"+escape(fresh)+"/"+escape(last), object{"delete_local_events": true})["purge_id"].(string)
+		for deadline := time.Now().Add(within); ; {
+			if got := root.Do("GET", v1+"/purge_history_status/"+purgeID, nil); got["status"] == "complete" {
+				break
+			} else if got["status"] == "failed" || time.Now().After(deadline) {
+				t.Fatalf("%v", got)
+			}
+		}
+		fails(t, root, "GET", v1+"/purge_history_status/none", nil, 404, "M_NOT_FOUND")
+		page := bob.Do("GET", v3+"/rooms/"+escape(fresh)+"/messages?dir=b&limit=50", nil)["chunk"].([]any)
+		messages := 0
+		for i := range page {
+			if konsiltest.At(page, i, "type") == "m.room.message" {
+				messages++
+			}
+		}
+		if messages != 1 {
+			t.Errorf("%d messages are left", messages)
+		}
 	})
 }

@@ -113,6 +113,9 @@ func (s *Service) Routes() []httpapi.Route {
 		route(get, v1+"/rooms/{roomId}/block", s.getBlock),
 		route(put, v1+"/rooms/{roomId}/block", s.putBlock),
 		route(del, v2+"/rooms/{roomId}", s.deleteRoom),
+		route(post, v1+"/purge_history/{roomId}", s.purgeHistory),
+		route(post, v1+"/purge_history/{roomId}/{eventId}", s.purgeHistory),
+		route(get, v1+"/purge_history_status/{purgeId}", s.purgeStatus),
 		route(get, v2+"/rooms/{roomId}/delete_status", s.deletesOf),
 		route(get, v2+"/rooms/delete_status/{deleteId}", s.deleteStatus),
 	}

@@ -5,6 +5,7 @@ package admin
 import (
 	"context"
 	"database/sql"
+	"fmt"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -29,20 +30,18 @@ type shutdown struct {
 type shutdownRequest struct {
 	Block   bool    `json:"block"`
 	Purge   *bool   `json:"purge"`
+	Force   bool    `json:"force_purge"`
 	NewUser id.User `json:"new_room_user_id"`
 	Name    string  `json:"room_name"`
 	Message string  `json:"message"`
 }
 
-// deleteRoom shuts a room down: all of the tenant's people leave, its aliases and listing go, and when asked for nobody may come back. It answers at
-// once and works on. History stays: taking it away is refused rather than left undone.
+// deleteRoom shuts a room down: all of the tenant's people leave, its aliases and listing go, and when asked for nobody may come back. Unless it is told
+// not to, it then removes the tenant's copy of the room; with force even if somebody could not be made to leave. It answers at once and works on.
 func (s *Service) deleteRoom(ctx context.Context, r *httpapi.Request) (any, error) {
 	var q shutdownRequest
 	if err := r.DecodeOptional(&q); err != nil {
 		return nil, err
-	}
-	if q.Purge == nil || *q.Purge {
-		return nil, mxerror.New(400, "M_UNKNOWN", "This server keeps the history of rooms that are shut down: send \"purge\": false")
 	}
 	name, err := r.Room()
 	if err != nil {
@@ -91,6 +90,11 @@ func (s *Service) shutDown(t *tenant.Tenant, in *room.Room, q *shutdownRequest, 
 	ctx := s.background
 	d := &shutdown{}
 	err := s.empty(ctx, t, in, q, d)
+	if err == nil && (q.Purge == nil || *q.Purge) {
+		if err = fmt.Errorf("%d users could not be taken out of the room", len(d.Failed)); len(d.Failed) == 0 || q.Force {
+			err = s.o.Rooms.Purge(ctx, t, in)
+		}
+	}
 	status := "complete"
 	if err != nil {
 		status = "failed"

@@ -30,6 +30,7 @@ var (
 	keptAfterPurge = map[string]string{
 		"blocked_room":       "a decision about the room's id, there to keep people from coming back",
 		"room_shutdown":      "the record of an administrator's act",
+		"history_purge":      "the record of an administrator's act",
 		"federation_joining": "joins that are under way, which end by themselves",
 		"report":             "what users reported to their administrators",
 		"key_backup_session": "the user's own backup of keys, for messages that other servers may still have",
