@@ -67,6 +67,7 @@ func (s *Service) Routes() []httpapi.Route {
 		v1, v2              = "/_synapse/admin/v1", "/_synapse/admin/v2"
 		get, put, post, del = "GET", "PUT", "POST", "DELETE"
 		user, device        = v2 + "/users/{userId}", v2 + "/users/{userId}/devices/{deviceId}"
+		bots                = "/_konsil/admin/v1/users/{userId}/bot_credentials"
 	)
 	route := func(method, path string, handle httpapi.Handler) httpapi.Route {
 		rate := limit.Write
@@ -91,6 +92,11 @@ func (s *Service) Routes() []httpapi.Route {
 		route(get, v1+"/users/{userId}/pushers", s.pushers),
 		route(put, v1+"/suspend/{userId}", s.suspend),
 		route(get, v1+"/whois/{userId}", s.whois),
+
+		route(get, bots, s.listBotCredentials),
+		route(post, bots, s.issueBotCredential),
+		route(del, bots+"/{credential}", s.revokeBotCredential),
+		route(del, "/_konsil/admin/v1/users/{userId}/second_factor", s.removeSecondFactor),
 
 		route(get, user+"/devices", s.devices),
 		route(post, user+"/devices", s.createDevice),

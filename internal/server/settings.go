@@ -32,7 +32,7 @@ func trustedProxies(c *config.Config) ([]netip.Prefix, error) {
 // The functions below hand each package the part of the configuration that it needs, in its own words.
 
 func accountConfig(c *config.Config) account.Config {
-	a := account.Config{Registration: account.RegistrationClosed, SharedSecret: c.Registration.Secret, Guests: c.Guests}
+	a := account.Config{Registration: account.RegistrationClosed, SharedSecret: c.Registration.Secret, Guests: c.Guests, SecondFactor: c.NeedsSecondFactor()}
 	a.TURN = account.TURNConfig{URIs: c.TURN.URIs, Secret: c.TURN.Secret, Lifetime: c.TURN.Lifetime}
 	switch c.Registration.Mode {
 	case config.RegistrationOpen:

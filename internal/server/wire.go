@@ -165,7 +165,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	var issuer *oauth.Service
 	var syncs *clientsync.Service
 	accounts = account.New(account.Options{
-		DB: n.db, Committer: n.committer, Feed: feed, Policy: rules, Log: log, Limiter: limiter, SendMail: mails,
+		DB: n.db, Committer: n.committer, Feed: feed, Policy: rules, Log: log, Limiter: limiter, SendMail: mails, Keyring: ring,
 		Config: accountConfig(c), AppService: services.ByToken, AppServiceByID: services.ByID, ReservedUser: services.ReservedUser,
 		FindUser: func(ctx context.Context, t *tenant.Tenant, user id.User) (bool, error) {
 			return bridges.FindUser(ctx, t, user)
@@ -203,7 +203,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	issuer = oauth.New(oauth.Options{DB: n.db, Tenants: n.tenants, Accounts: accounts, Policy: rules, Log: log, Limiter: limiter, Config: oauthOptions})
+	issuer = oauth.New(oauth.Options{DB: n.db, Tenants: n.tenants, Accounts: accounts, Policy: rules, Log: log, Limiter: limiter, Keyring: ring, Config: oauthOptions})
 	federationOptions, err := federationConfig(c)
 	if err != nil {
 		return nil, err

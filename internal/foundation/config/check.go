@@ -224,6 +224,23 @@ func (l *loader) registration(c *Config) {
 	if c.Policy == PolicyTI && c.Guests {
 		l.fail("guests", "not under policy ti")
 	}
+	l.secondFactor(c)
+}
+
+// secondFactor checks that nobody enters by a password, or by a provider's, alone where more is needed.
+func (l *loader) secondFactor(c *Config) {
+	l.oneOf("second_factor", c.SecondFactor, "", SecondFactorRequired, SecondFactorOff)
+	if c.SecondFactor == SecondFactorOff && c.Policy == PolicyTI && c.Environment == Production {
+		l.fail("second_factor", "production under policy ti lets nobody in by a password alone")
+	}
+	if !c.NeedsSecondFactor() {
+		return
+	}
+	for i, t := range c.Tenants {
+		if p := t.Provider; p.Issuer != "" && len(p.RequireACR) == 0 && len(p.RequireAMR) == 0 {
+			l.fail(fmt.Sprintf("tenants[%d].identity_provider.require_acr", i), "a second factor is required: say by which acr or amr the provider proves it")
+		}
+	}
 }
 
 // registrationToken is the grammar of tokens (client-server API, "Token-authenticated registration").

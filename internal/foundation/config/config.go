@@ -27,6 +27,7 @@ type Config struct {
 	RateLimits        bool         `key:"rate_limits"`
 	PrivateAddresses  bool         `key:"private_addresses"`
 	Guests            bool         `key:"guests"`
+	SecondFactor      string       `key:"second_factor"`
 	Presence          bool         `key:"presence"`
 	Rooms             Rooms        `key:"rooms"`
 	Federation        Federation   `key:"federation"`
@@ -216,6 +217,17 @@ type Media struct {
 // Calls holds what concerns calls of several people (MatrixRTC).
 type Calls struct {
 	LiveKit []string `key:"livekit"`
+}
+
+// The values of second_factor; empty is what policy and environment ask for.
+const (
+	SecondFactorRequired = "required"
+	SecondFactorOff      = "off"
+)
+
+// NeedsSecondFactor says whether a password alone lets nobody in (A_22936): in TI mode in production always.
+func (c *Config) NeedsSecondFactor() bool {
+	return c.SecondFactor == SecondFactorRequired || c.SecondFactor == "" && c.Policy == PolicyTI && c.Environment == Production
 }
 
 // Telematik holds what concerns the national network.

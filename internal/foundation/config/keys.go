@@ -60,6 +60,7 @@ var keys = []key{
 	{"master_key.value", "", "Key with which secrets are sealed at rest: 32 bytes in base64. Better given as file."},
 	{"master_key.file", "", "File with that key. Empty: `master.key` in the data folder, drawn at the first start (not in production)."},
 
+	{"second_factor", "", "Whether a password alone lets somebody in: `required` asks for a code of an authenticator app beside it, enrolled at the first sign-in, and refuses `m.login.password` but for bots' credentials; `off` does not. Empty: required under `policy: ti` in production (A_22936), which knows no `off`; not elsewhere. Where it is required a tenant's identity provider must prove a second factor by `require_acr` or `require_amr`."},
 	{"registration.mode", "closed", "How accounts come to be under `policy: open`: `open` (anybody), `closed` (nobody), `token` (whoever knows one of `registration.tokens`), `shared_secret` (whoever has the secret, by `/_synapse/admin/v1/register`). In TI mode always `closed`."},
 	{"registration.secret", "", "The shared secret. With it `/_synapse/admin/v1/register` works in mode `open` too."},
 	{"registration.tokens", "[]", "Registration tokens of mode `token`, each for any number of accounts."},

@@ -16,6 +16,7 @@ import (
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+	"github.com/konsil-health/konsil/internal/foundation/keyring"
 	"github.com/konsil-health/konsil/internal/foundation/limit"
 	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
@@ -60,6 +61,8 @@ type Options struct {
 	Issuer func(r *httpapi.Request) (issuer, accountPage string)
 	// AccountPage is the address of the server's account page on the host of the request, with a query; nil where there are no pages.
 	AccountPage func(r *httpapi.Request, query url.Values) string
+	// Keyring seals the secrets of second factors.
+	Keyring *keyring.Ring
 	// SendMail sends an e-mail; nil: this server sends none, and accounts have no addresses.
 	SendMail func(ctx context.Context, to, subject, text string) error
 	// AppService finds the application service of the tenant that owns a token.
@@ -108,6 +111,8 @@ type Config struct {
 	LiveKit []string
 	// PasswordLogin turned off hides m.login.password.
 	NoPasswordLogin bool
+	// SecondFactor wants one beside every password (A_22936); it needs [Options.Keyring].
+	SecondFactor bool
 }
 
 // Service is the account slice of a node. It is safe for concurrent use and holds nothing but caches.

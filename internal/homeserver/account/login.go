@@ -5,6 +5,7 @@ package account
 import (
 	"context"
 	"errors"
+	"net/url"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -50,7 +51,7 @@ type flowsReply struct {
 
 func (s *Service) loginFlows(_ context.Context, r *httpapi.Request) (any, error) {
 	var flows []flow
-	if !s.o.Config.NoPasswordLogin {
+	if !s.o.Config.NoPasswordLogin && !s.o.Config.SecondFactor {
 		flows = append(flows, flow{Type: loginPassword})
 	}
 	if s.o.Issuer != nil {
@@ -107,6 +108,8 @@ func (s *Service) login(ctx context.Context, r *httpapi.Request) (any, error) {
 	var user id.User
 	var err error
 	switch {
+	case q.Type == loginPassword && s.o.Config.SecondFactor:
+		user, err = s.provenLogin(ctx, r, &q)
 	case q.Type == loginPassword && !s.o.Config.NoPasswordLogin:
 		user, err = s.passwordLogin(ctx, r.Tenant, &q)
 	case q.Type == loginToken:
@@ -171,6 +174,23 @@ func (s *Service) passwordLogin(ctx context.Context, t *tenant.Tenant, q *loginR
 		return "", err
 	}
 	return a.User, nil
+}
+
+// provenLogin is m.login.password where a password alone lets nobody in: bots show the credential that an administrator gave them, everybody else is
+// told the way. The password is not even looked at, so that nobody can try passwords here.
+func (s *Service) provenLogin(ctx context.Context, r *httpapi.Request, q *loginRequest) (id.User, error) {
+	if q.Password != nil && isBotCredential(*q.Password) {
+		name, err := s.namedBy(ctx, r.Tenant, q.Identifier, q.User, q.Medium, q.Address)
+		if err != nil {
+			return "", err
+		}
+		return s.botLogin(ctx, r.Tenant, name, *q.Password)
+	}
+	refused := mxerror.Forbidden.With("a password alone is not enough here: sign in in the browser (OAuth 2.0 or m.login.sso)")
+	if s.o.AccountPage != nil {
+		refused = refused.WithExtra("sign_in", s.o.AccountPage(r, url.Values{}))
+	}
+	return "", refused
 }
 
 // CheckPassword answers the account of a login name if the password is right. Errors: M_FORBIDDEN for a wrong name or password without telling

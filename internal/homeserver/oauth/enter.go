@@ -74,6 +74,9 @@ func (s *Service) enter(ctx context.Context, r *httpapi.Request, e entry) (*visi
 	case "sign-in", "register":
 		reply, err := s.signIn(ctx, v)
 		return nil, reply, err
+	case "second":
+		reply, err := s.secondProof(ctx, v)
+		return nil, reply, err
 	case "provider", "provider-again":
 		reply, err := s.leaveForProvider(ctx, v, known)
 		return nil, reply, err
@@ -165,6 +168,9 @@ func (s *Service) signIn(ctx context.Context, v *visit) (*httpapi.Reply, error) 
 			status = http.StatusTooManyRequests
 		}
 		return v.signInPage(create, status), nil
+	}
+	if s.o.Accounts.SecondFactorNeeded() {
+		return s.askSecond(ctx, v, t, user)
 	}
 	cookie, err := s.signBrowserIn(ctx, t.ID, user, v.cookie)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
+	"github.com/konsil-health/konsil/internal/foundation/keyring"
 	"github.com/konsil-health/konsil/internal/foundation/limit"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/account"
@@ -25,6 +26,8 @@ type Options struct {
 	Log      *slog.Logger
 	// Limiter bounds the attempts to sign in by address, beside what account counts by user; nil does not.
 	Limiter *limit.Limiter
+	// Keyring seals what is offered for enrolment of a second factor.
+	Keyring *keyring.Ring
 	Config  Config
 
 	// Now is the clock; nil is the system's.
