@@ -133,6 +133,10 @@ func TestErrorsNameKeyAndLine(t *testing.T) {
 		{text: "master_key: {value: c2hvcnQ=}", want: "konsil.yaml:1: master_key.value: must be 32 bytes"},
 		{text: "policy: open\nregistration:\n  mode: shared_secret", want: "konsil.yaml:2: registration.secret"},
 		{text: "registration:\n  mode: open", want: "konsil.yaml:2: registration.mode: under policy ti"},
+		{text: "second_factor: maybe", want: "konsil.yaml:1: second_factor"},
+		{text: "environment: production\nsecond_factor: off", want: "konsil.yaml:2: second_factor: production under policy ti"},
+		{text: "second_factor: required\ntenants:\n  - name: praxis.example\n    identity_provider: {issuer: 'https://login.example', client_id: k}",
+			want: "tenants[0].identity_provider.require_acr: a second factor is required"},
 		{text: "rooms: {default_version: '99'}", want: "konsil.yaml:1: rooms.default_version: unknown room version"},
 		{text: "ca:\n - /nowhere.pem", want: "konsil.yaml:2: ca[0]: open /nowhere.pem"},
 		{text: "trusted_proxies: [me]", want: "konsil.yaml:1: trusted_proxies[0]"},
@@ -255,4 +259,23 @@ func FuzzLoad(f *testing.F) {
 			t.Error("neither a configuration nor an error, or both")
 		}
 	})
+}
+
+// TestSecondFactor says where a password alone lets nobody in.
+func TestSecondFactor(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		config Config
+		want   bool
+	}{
+		"TI in production":          {Config{Policy: PolicyTI, Environment: Production}, true},
+		"TI in a demonstration":     {Config{Policy: PolicyTI, Environment: "demo"}, false},
+		"the same where wished":     {Config{Policy: PolicyTI, Environment: "demo", SecondFactor: SecondFactorRequired}, true},
+		"plain Matrix":              {Config{Policy: PolicyOpen, Environment: Production}, false},
+		"plain Matrix where wished": {Config{Policy: PolicyOpen, Environment: Production, SecondFactor: SecondFactorRequired}, true},
+	} {
+		if got := c.config.NeedsSecondFactor(); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
 }
