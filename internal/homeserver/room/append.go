@@ -119,7 +119,7 @@ func (s *Service) build(ctx context.Context, t *tenant.Tenant, r *Room, at base,
 		return nil, err
 	}
 	if live && resolved.number != current.number {
-		if err := s.stateRows(ctx, t, r, current.state, b, a.event, a.fresh); err != nil {
+		if err := s.stateRows(ctx, t, r, current, resolved, b, a); err != nil {
 			return nil, err
 		}
 	}
@@ -358,8 +358,9 @@ func noEventIDCheck(guard string) string {
 }
 
 // stateRows adds what the event changed in the current state: deltas and memberships.
-func (s *Service) stateRows(ctx context.Context, t *tenant.Tenant, r *Room, before State, b *built, e *event.Event, fresh bool) error {
-	keys := diff(before, b.deltas)
+func (s *Service) stateRows(ctx context.Context, t *tenant.Tenant, r *Room, current, resolved snapshot, b *built, a addition) error {
+	before, e := current.state, a.event
+	keys := resolved.since(current)
 	if len(keys) == 0 {
 		return nil
 	}
@@ -370,7 +371,7 @@ func (s *Service) stateRows(ctx context.Context, t *tenant.Tenant, r *Room, befo
 	p := b.plan
 	p.Changes[0].State = true
 	for _, k := range keys {
-		if !fresh && (k != e.Key() || !e.IsState()) { // a join from outside replaces what the room was when we left it
+		if !a.fresh && (k != e.Key() || !e.IsState()) { // a join from outside replaces what the room was when we left it
 			s.Log.Warn("resolution changed the state without an event for it", "room", r.NID, "type", k.Type, "event", e.ID())
 		}
 		p.Positioned = append(p.Positioned, stream.Statement{SQL: "INSERT INTO state_delta (tenant, room, position, type, state_key, old_id, new_id) VALUES ($1, $2, $3, $4, $5, $6, $7)",

@@ -74,7 +74,7 @@ type Service struct {
 	heads  *heads
 	rooms  cache.Cache[roomKey, *Room]
 	events cache.Cache[eventKey, *Event]
-	states cache.Cache[snapshotKey, snapshot]
+	states *stateCache
 	txns   cache.Cache[txnKey, id.Event]
 	joins  *flights
 	stager *stager
@@ -104,13 +104,12 @@ type txnKey struct {
 	Txn
 }
 
-// The caches' sizes: bytes of events, entries of state. eventOverhead is what an event needs beside its JSON.
+// The caches' sizes, of events in bytes. eventOverhead is what an event needs beside its JSON.
 const (
-	eventOverhead     = 1 << 10
-	eventCacheBytes   = 32 << 20
-	stateCacheEntries = 1 << 18
-	roomCacheSize     = 50_000
-	txnCacheSize      = 10_000 // what clients repeat, they repeat soon
+	eventOverhead   = 1 << 10
+	eventCacheBytes = 32 << 20
+	roomCacheSize   = 50_000
+	txnCacheSize    = 10_000 // what clients repeat, they repeat soon
 )
 
 // New returns the service of a node. Close ends its background work.
@@ -120,8 +119,7 @@ func New(o Options) *Service {
 	s.rooms = cache.New(cache.Options[roomKey, *Room]{Entries: roomCacheSize})
 	s.events = cache.New(cache.Options[eventKey, *Event]{Weight: eventCacheBytes,
 		Weigh: func(_ eventKey, e *Event) uint32 { return uint32(len(e.JSON()) + eventOverhead) }})
-	s.states = cache.New(cache.Options[snapshotKey, snapshot]{Weight: stateCacheEntries,
-		Weigh: func(_ snapshotKey, sn snapshot) uint32 { return uint32(len(sn.state) + 1) }})
+	s.states = newStateCache()
 	s.txns = cache.New(cache.Options[txnKey, id.Event]{Entries: txnCacheSize})
 	s.stager = newStager(s)
 	return s

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/stream"
@@ -93,34 +94,38 @@ type snapshot struct {
 	number int64
 	length int64 // deltas below it
 	state  State
+	// from is the snapshot that it was made of, and changed the keys in which it differs; 0 when that is not known.
+	from    int64
+	changed []event.Key
 }
 
 // with returns the snapshot after one key has changed and the statements that store it.
 func (b snapshot) with(t tenant.ID, room int64, key event.Key, eid id.Event) (snapshot, []stream.Statement) {
+	if b.state[key] == eid && b.number != 0 {
+		return b, nil
+	}
 	st := make(State, len(b.state)+1)
 	maps.Copy(st, b.state)
 	st[key] = eid
-	return b.next(t, room, st)
+	return b.store(t, room, st, State{key: eid})
 }
 
 // next returns the snapshot of another state of the room and the statements that store it: a delta on b, or a full one when the chain is
 // long or the delta would not be smaller. The same state is the same snapshot.
 func (b snapshot) next(t tenant.ID, room int64, st State) (snapshot, []stream.Statement) {
-	delta := map[event.Key]id.Event{}
-	for k, eid := range st {
-		if b.state[k] != eid {
-			delta[k] = eid
-		}
-	}
-	for k := range b.state {
-		if _, ok := st[k]; !ok {
-			delta[k] = ""
-		}
+	delta := State{}
+	for _, k := range diff(b.state, st) {
+		delta[k] = st[k]
 	}
 	if len(delta) == 0 && b.number != 0 {
 		return b, nil
 	}
-	n := snapshot{number: database.NewID(), length: b.length + 1, state: st}
+	return b.store(t, room, st, delta)
+}
+
+// store makes the snapshot of a state that differs from b's by delta, in which removed keys have no event.
+func (b snapshot) store(t tenant.ID, room int64, st, delta State) (snapshot, []stream.Statement) {
+	n := snapshot{number: database.NewID(), length: b.length + 1, state: st, from: b.number, changed: slices.Collect(maps.Keys(delta))}
 	parent, entries := b.number, delta
 	if b.number == 0 || n.length > maxChain || len(delta) >= len(st) {
 		parent, n.length, entries = 0, 0, st
@@ -133,6 +138,14 @@ func (b snapshot) next(t tenant.ID, room int64, st State) (snapshot, []stream.St
 			Args: []any{int64(t), n.number, k.Type, k.StateKey, string(eid)}})
 	}
 	return n, stmts
+}
+
+// since lists the keys in which a snapshot differs from another. What was made of that one knows it; a large room is not compared for each event.
+func (b snapshot) since(before snapshot) []event.Key {
+	if b.from != 0 && b.from == before.number {
+		return b.changed
+	}
+	return diff(before.state, b.state)
 }
 
 // diff lists the keys in which two states differ.
