@@ -26,6 +26,7 @@ import (
 	"github.com/konsil-health/konsil/internal/server/authority"
 	"github.com/konsil-health/konsil/internal/telematik/card"
 	"github.com/konsil-health/konsil/internal/telematik/directory"
+	"github.com/konsil-health/konsil/internal/telematik/idp"
 	"github.com/konsil-health/konsil/internal/telematik/registration"
 )
 
@@ -65,6 +66,7 @@ func TestCentralAndTwoProviders(t *testing.T) {
 // and allowed.
 func consult(t *testing.T, databases [3]string) {
 	c := newCountry(t, databases)
+	c.refusesRevoked()
 	var anna, ben *citizen
 	for i, p := range practices {
 		smcb, err := c.pki.IssueSMCB(card.Institution{Name: p.Name, TelematikID: p.TelematikID, ProfessionOID: p.ProfessionOID, PIN: cardPIN})
@@ -124,6 +126,23 @@ func (c *country) strangers() {
 		if status, _ := c.ask(http.MethodGet, "http://"+client+"/tim-provider-services/", nil, nil); status != 404 {
 			c.Errorf("a provider serves the list: %d", status)
 		}
+	}
+}
+
+// refusesRevoked revokes a card as `konsil card revoke` does, beside the running nodes: the provider learns it from the central services' OCSP responder.
+func (c *country) refusesRevoked() {
+	c.Helper()
+	p := practices[0]
+	smcb, err := c.pki.IssueSMCB(card.Institution{Name: p.Name, TelematikID: p.TelematikID, ProfessionOID: p.ProfessionOID, PIN: cardPIN})
+	if err != nil {
+		c.Fatal(err)
+	}
+	if err := c.pki.Revoke(smcb.Certificate()); err != nil {
+		c.Fatal(err)
+	}
+	client := registration.Client{URL: "http://" + c.clients[0] + "/registration", Trust: c.pki.Trust()}
+	if r, err := client.Register(c.Context(), smcb, cardPIN, registration.Order{ServerName: practiceNames[0], Admin: "leitung"}); !errors.Is(err, idp.ErrCertificate) {
+		c.Errorf("a revoked card registers: %+v %v", r, err)
 	}
 }
 
