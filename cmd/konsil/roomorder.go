@@ -4,66 +4,25 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"strings"
-
-	"github.com/go-json-experiment/json"
 )
 
-// orderFlags are those of commands that the running server carries out.
-type orderFlags struct {
+// roomOrderFlags are those of orders about a room.
+type roomOrderFlags struct {
 	roomFlags
-	Operator string `placeholder:"ADDRESS" help:"Address of the running server's operator listener. Default: listeners.operator of the configuration."`
+	orderFlags
 }
 
-// order asks the running server.
-func (c *orderFlags) order(ctx context.Context, act string, force bool, reply any) error {
-	address := c.Operator
-	if address == "" {
-		checked, err := c.load()
-		if err != nil {
-			return err
-		}
-		if address = checked.Listeners.Operator; address == "" {
-			return errors.New("the configuration has no listeners.operator: the running server cannot be reached")
-		}
-	}
-	body, err := json.Marshal(map[string]any{"tenant": c.Tenant, "room": c.Room, "force": force})
-	if err != nil {
-		return err
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/admin/room/"+act, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	answer, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return fmt.Errorf("the running server does not answer: %w", err)
-	}
-	defer answer.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(answer.Body, 1<<20))
-	if err != nil {
-		return err
-	}
-	if answer.StatusCode != http.StatusOK {
-		var failed struct {
-			Error string `json:"error"`
-		}
-		if json.Unmarshal(raw, &failed) != nil || failed.Error == "" {
-			failed.Error = answer.Status
-		}
-		return errors.New(plain(failed.Error))
-	}
-	return json.Unmarshal(raw, reply)
+func (c *roomOrderFlags) order(ctx context.Context, act string, force bool, reply any) error {
+	return c.orderFlags.order(ctx, &c.configFlags, "room/"+act, map[string]any{"tenant": c.Tenant, "room": c.Room, "force": force}, reply)
 }
 
-type roomMergeCommand struct{ orderFlags }
+type roomMergeCommand struct{ roomOrderFlags }
 
 // Run joins the extremities.
 func (c *roomMergeCommand) Run(ctx context.Context, out io.Writer) error {
@@ -80,7 +39,7 @@ func (c *roomMergeCommand) Run(ctx context.Context, out io.Writer) error {
 }
 
 type roomPurgeCommand struct {
-	orderFlags
+	roomOrderFlags
 	Yes   bool `short:"y" help:"Do not ask."`
 	Force bool `help:"Purge even while users of this server are in the room."`
 }

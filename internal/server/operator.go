@@ -9,13 +9,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// operator is what the operator's listener serves: metrics, health, profiles of the running program, acts on rooms.
+// operator is what the operator's listener serves: metrics, health, profiles of the running program, acts on rooms and destinations.
 func (s *Server) operator() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", s.node.metrics.Handler())
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	s.node.roomOrders(mux)
+	if s.node.rooms != nil {
+		s.node.roomOrders(mux)
+		s.node.federationOrders(mux)
+	}
 	mux.Handle("/", s.health.Handler())
 	return mux
 }

@@ -168,3 +168,18 @@ func (s *Service) listUnit(ctx context.Context, t *tenant.Tenant, c listChange, 
 	}
 	return e, err
 }
+
+// WaitingMessages counts what waits in to-device messages for other servers. It needs nothing but the database (konsil admin federation).
+func WaitingMessages(ctx context.Context, db *database.DB, t tenant.ID) (map[id.Server]int, error) {
+	type waiting struct {
+		destination id.Server
+		n           int
+	}
+	rows, err := db.Query(ctx, "SELECT destination, COUNT(*) FROM to_device_outgoing WHERE tenant = $1 GROUP BY destination", int64(t))
+	list, err := database.All(rows, err, func(rows *sql.Rows) (w waiting, err error) { return w, rows.Scan(&w.destination, &w.n) })
+	found := make(map[id.Server]int, len(list))
+	for _, w := range list {
+		found[w.destination] = w.n
+	}
+	return found, err
+}

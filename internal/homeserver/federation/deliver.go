@@ -284,7 +284,7 @@ func (s *Service) gather(ctx context.Context, t *tenant.Tenant, d *sender, after
 
 // stretch fills an envelope from one stretch of positions.
 func (s *Service) stretch(ctx context.Context, t *tenant.Tenant, d *sender, after, newest int64, e *envelope) (int64, error) {
-	events, upTo, err := s.owed(ctx, t, d.destination, after, newest, maxPDUs)
+	events, upTo, err := owed(ctx, s.DB, s.Rooms, t, d.destination, after, newest, maxPDUs)
 	if err != nil {
 		return 0, err
 	}
@@ -337,9 +337,9 @@ func (s *Service) units(ctx context.Context, t *tenant.Tenant, destination id.Se
 }
 
 // owed lists the events that the tenant owes a destination: its own, and those that it accepted as resident server.
-func (s *Service) owed(ctx context.Context, t *tenant.Tenant, destination id.Server, after, upTo int64, limit int) ([]*room.Event, int64, error) {
+func owed(ctx context.Context, db *database.DB, rooms *room.Service, t *tenant.Tenant, destination id.Server, after, upTo int64, limit int) ([]*room.Event, int64, error) {
 	const most = 400
-	rows, err := s.DB.Query(ctx, "SELECT position FROM federation_relay WHERE tenant = $1 AND position > $2 AND position <= $3 ORDER BY position LIMIT $4",
+	rows, err := db.Query(ctx, "SELECT position FROM federation_relay WHERE tenant = $1 AND position > $2 AND position <= $3 ORDER BY position LIMIT $4",
 		int64(t.ID), after, upTo, most)
 	relayed, err := database.All(rows, err, database.Column[int64])
 	if err != nil {
@@ -348,7 +348,7 @@ func (s *Service) owed(ctx context.Context, t *tenant.Tenant, destination id.Ser
 	if len(relayed) == most {
 		upTo = relayed[most-1]
 	}
-	return s.Rooms.Outgoing(ctx, t, destination, after, upTo, limit, relayed)
+	return rooms.Outgoing(ctx, t, destination, after, upTo, limit, relayed)
 }
 
 // Relay adds to the plan of another server's event that this tenant accepted as resident server a note that it has to be passed on. The
@@ -380,7 +380,7 @@ func (s *Service) thin(ctx context.Context, t *tenant.Tenant, d *sender, after, 
 	}
 	rooms := make(map[int64]missed)
 	for after < newest {
-		events, complete, err := s.owed(ctx, t, d.destination, after, newest, 1000)
+		events, complete, err := owed(ctx, s.DB, s.Rooms, t, d.destination, after, newest, 1000)
 		if err != nil {
 			return nil, err
 		}
@@ -492,6 +492,9 @@ func (s *Service) settle(ctx context.Context, t *tenant.Tenant, d *sender, tx *t
 		}
 	}
 	d.refused, d.poison, d.resumed = 0, 0, true
+	if err := s.noteDelivered(ctx, d.route); err != nil {
+		return err
+	}
 	if tx.upTo == 0 {
 		return nil
 	}

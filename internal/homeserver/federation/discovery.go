@@ -133,6 +133,12 @@ func (r *resolver) resolve(ctx context.Context, server id.Server) (target, error
 // forget drops a resolution, after a connection failed that rested on it.
 func (r *resolver) forget(server id.Server) { r.targets.Invalidate(server) }
 
+// forgetAll drops also the delegation that a resolution rests on, so that all is asked for anew.
+func (r *resolver) forgetAll(server id.Server) {
+	r.delegations.Invalidate(string(server))
+	r.forget(server)
+}
+
 func (r *resolver) discover(ctx context.Context, server id.Server) (target, error) {
 	if t, ok := direct(server); ok { // steps 1 and 2
 		return t, nil

@@ -165,6 +165,13 @@ func (o *outbox) takeVolatile(s *sender, n int) []EDU {
 	return units
 }
 
+// press lets a sender try at once, also one that has to wait.
+func (o *outbox) press(r route) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.run(o.sender(r))
+}
+
 // wake lets every sender to a server try at once.
 func (o *outbox) wake(server id.Server) {
 	o.mu.Lock()

@@ -138,6 +138,28 @@ func (r *reach) failure(ctx context.Context, server id.Server) (time.Duration, e
 	return pause, err
 }
 
+// due ends the pause of an outage, which goes on otherwise.
+func (r *reach) due(ctx context.Context, server id.Server) error {
+	r.mu.Lock()
+	now := r.now()
+	if o := r.down[server]; o != nil {
+		o.retryAt = now
+	}
+	r.mu.Unlock()
+	_, err := r.db.Exec(ctx, "UPDATE server_reach SET retry_at = $2 WHERE server = $1 AND retry_at > $2", string(server), now.UnixMilli())
+	return err
+}
+
+// reset forgets an outage, whoever found it.
+func (r *reach) reset(ctx context.Context, server id.Server) error {
+	r.mu.Lock()
+	delete(r.down, server)
+	r.up.Set(server, struct{}{})
+	r.mu.Unlock()
+	_, err := r.db.Exec(ctx, "DELETE FROM server_reach WHERE server = $1", string(server))
+	return err
+}
+
 // abandon gives back the leave to try without an outcome, when the caller's context ended.
 func (r *reach) abandon(server id.Server) {
 	r.mu.Lock()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/keyring"
@@ -95,6 +96,7 @@ type Service struct {
 	outbox     *outbox
 	incoming   *incoming
 	joining    *joining
+	delivered  cache.Cache[route, time.Time] // the last successes that were noted
 	// identityClient asks identity servers.
 	identityClient *http.Client
 
@@ -116,6 +118,7 @@ func New(o Options) *Service {
 	s.keys = newKeys(s, clock)
 	s.outbox = newOutbox(s)
 	s.incoming, s.joining = newIncoming(), newJoining()
+	s.delivered = cache.New(cache.Options[route, time.Time]{Entries: 10_000})
 	s.Feed.OnCommit(func(t tenant.ID, _ []stream.Positioned, outbox []id.Server) {
 		for _, destination := range outbox {
 			s.outbox.nudge(t, destination)
