@@ -422,8 +422,29 @@ func TestUserDirectory(t *testing.T) {
 		if a := search("übel & 100% s", 3); strings.Count(string(a.Body), "user_id") != 3 || a.Get("limited") != "true" {
 			t.Errorf("%s", a.Body)
 		}
-		if a := search("1000%", 3); a.Get("results") != "[]" {
+		if a := search("2345%", 3); a.Get("results") != "[]" {
 			t.Errorf("%s", a.Body)
+		}
+		for name, display := range map[string]string{"doc1": "Dr. Anna Schmidt", "doc2": "Anna Schmitt", "doc3": "Bernd Schmidtberger"} {
+			u := g.User(g.A, name)
+			u.Do("PUT", v3+"/profile/"+string(u.ID)+"/displayname", m{"displayname": display}).OK(nil)
+		}
+		for term, want := range map[string]string{
+			"schmidt": "@doc1 @doc3 @doc2", "shcmidt": "@doc1 @doc3", "schmit anna": "@doc2 @doc1", "berndd schmidt": "@doc3", "schmidt x": "", "@doc2:a.test": "@doc2 @doc1 @doc3",
+		} {
+			var found struct {
+				Results []struct {
+					User id.User `json:"user_id"`
+				} `json:"results"`
+			}
+			search(term, 10).OK(&found)
+			var got []string
+			for _, r := range found.Results {
+				got = append(got, "@"+r.User.Localpart())
+			}
+			if strings.Join(got, " ") != want {
+				t.Errorf("%q finds %v, want %s", term, got, want)
+			}
 		}
 		alice.Do("POST", v3+"/user_directory/search", m{}).Fails(400, "M_MISSING_PARAM")
 	})

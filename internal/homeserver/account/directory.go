@@ -4,16 +4,13 @@ package account
 
 import (
 	"context"
-	"database/sql"
 	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
-	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
 )
@@ -76,22 +73,6 @@ func (s *Service) searchUsers(ctx context.Context, r *httpapi.Request) (any, err
 		reply.Results = found[:limit]
 	}
 	return reply, nil
-}
-
-func (s *Service) searchLocal(ctx context.Context, t tenant.ID, term string, limit int) ([]directoryEntry, error) {
-	pattern := "%" + strings.NewReplacer("!", "!!", "%", "!%", "_", "!_").Replace(term) + "%"
-	rows, err := s.db.Query(ctx, `SELECT a.user_id, COALESCE(n.value, ''), COALESCE(v.value, '') FROM account a
-		LEFT JOIN profile n ON n.tenant = a.tenant AND n.user_id = a.user_id AND n.field = 'displayname'
-		LEFT JOIN profile v ON v.tenant = a.tenant AND v.user_id = a.user_id AND v.field = 'avatar_url'
-		WHERE a.tenant = $1 AND NOT a.deactivated AND NOT a.guest AND (a.user_id LIKE $2 ESCAPE '!' OR n.folded LIKE $2 ESCAPE '!')
-		ORDER BY a.user_id LIMIT $3`, int64(t), pattern, limit)
-	return database.All(rows, err, func(rows *sql.Rows) (directoryEntry, error) {
-		var e directoryEntry
-		var name, avatar string
-		err := rows.Scan(&e.User, &name, &avatar)
-		e.DisplayName, e.AvatarURL = plain(name), plain(avatar)
-		return e, err
-	})
 }
 
 // plain reads a stored JSON text.
