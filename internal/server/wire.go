@@ -220,7 +220,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		},
 	})
 	rooms = room.New(room.Options{
-		DB: n.db, Committer: n.committer, Feed: feed, Keyring: ring, Tenants: n.tenants, Policy: rules, Log: log,
+		DB: n.db, Committer: n.committer, Feed: feed, Keyring: ring, Tenants: n.tenants, Policy: rules, Log: log, Metrics: n.metrics.Registerer(),
 		Remote: n.federation, RemoteDirectory: n.federation.RemoteDirectory, RemoteByTime: n.federation.ByTimestamp,
 		Identity: n.federation, PolicySign: n.federation.PolicySign,
 		Profile: func(ctx context.Context, t tenant.ID, user id.User) (displayName, avatarURL string, err error) {

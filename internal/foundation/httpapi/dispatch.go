@@ -49,7 +49,7 @@ func (m *Router) Call(ctx context.Context, t *tenant.Tenant, origin id.Server, m
 		answer = m.encodeFailure(ctx, r, err)
 	}
 	status, n := answer.write(w)
-	m.record(r, start, status, n, "in_process")
+	m.record(ctx, r, start, status, n, "in_process")
 	return &Response{Status: status, Header: w.header, Body: w.body.Bytes()}, nil
 }
 

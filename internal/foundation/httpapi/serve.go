@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
+	"github.com/konsil-health/konsil/internal/foundation/observe"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
@@ -33,20 +34,21 @@ func (m *Router) serveNetwork(w http.ResponseWriter, hr *http.Request) {
 	start := time.Now()
 	r := &Request{HTTP: hr}
 	arrivesBy(w, start.Add(m.o.BodyTime)) // also for what is refused unread: its body is still awaited before the connection's next request
-	answer, err := m.network(hr.Context(), w, r)
+	ctx := observe.WithTrace(hr.Context(), observe.NewTrace(hr.Header.Get("Traceparent")))
+	answer, err := m.network(ctx, w, r)
 	if errors.Is(err, errUnknownHost) {
 		w.WriteHeader(http.StatusNotFound)
-		m.record(r, start, http.StatusNotFound, 0, "network")
+		m.record(ctx, r, start, http.StatusNotFound, 0, "network")
 		return
 	}
 	if err != nil {
-		answer = m.encodeFailure(hr.Context(), r, err)
+		answer = m.encodeFailure(ctx, r, err)
 	}
 	status, n := m.write(w, answer)
-	if hr.Context().Err() != nil && err != nil {
+	if ctx.Err() != nil && err != nil {
 		status = statusClientGone
 	}
-	m.record(r, start, status, n, "network")
+	m.record(ctx, r, start, status, n, "network")
 }
 
 // write sends an answer. One in memory has to be taken in time; streams end with their source. The connection is given on without a deadline:
@@ -339,13 +341,12 @@ func (r *Request) attributes() []slog.Attr {
 }
 
 // record writes the access log and the metrics.
-func (m *Router) record(r *Request, start time.Time, status int, n int64, transport string) {
+func (m *Router) record(ctx context.Context, r *Request, start time.Time, status int, n int64, transport string) {
 	took := time.Since(start)
 	m.metrics.observe(r, status, took, transport)
 	if m.o.QuietAccess || transport != "network" {
 		return
 	}
-	ctx := r.HTTP.Context()
 	if !m.o.Log.Enabled(ctx, slog.LevelInfo) {
 		return
 	}

@@ -25,16 +25,16 @@ type LogOptions struct {
 	Pseudonyms *Pseudonyms
 }
 
-// NewLogger returns the log of one node.
+// NewLogger returns the log of one node. Lines written with a context carry its [Trace].
 func NewLogger(o LogOptions) *slog.Logger {
 	if o.Pseudonyms == nil {
 		o.Pseudonyms = NewPseudonyms(nil)
 	}
 	options := &slog.HandlerOptions{Level: o.Level, ReplaceAttr: o.Pseudonyms.replace}
 	if o.JSON {
-		return slog.New(slog.NewJSONHandler(o.Output, options))
+		return slog.New(traced{slog.NewJSONHandler(o.Output, options)})
 	}
-	return slog.New(slog.NewTextHandler(o.Output, options))
+	return slog.New(traced{slog.NewTextHandler(o.Output, options)})
 }
 
 // Pseudonyms turns user ids into short keyed names: the same user keeps the name as long as the key lasts, and without the key nobody gets

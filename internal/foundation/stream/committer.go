@@ -227,7 +227,7 @@ func (c *Committer) process(ctx context.Context, batch []*Pending) {
 }
 
 func (c *Committer) fail(p *Pending, err error) {
-	c.log.Error("a plan could not be committed", "tenant", int64(p.plan.Tenant), "error", err)
+	c.log.Error("a plan could not be committed", "tenant", int64(p.plan.Tenant), "trace", p.plan.Trace, "error", err)
 	p.err = err
 	close(p.done)
 }
@@ -271,8 +271,12 @@ func (c *Committer) try(ctx context.Context, batch []*Pending) (err error) {
 	}
 	c.stats.batches.Add(1)
 	c.stats.plans.Add(int64(len(won)))
+	c.tell(ctx, won, firsts)
 	for i, p := range won {
 		p.first = firsts[i]
+		if p.plan.Committed != nil {
+			p.plan.Committed(firsts[i])
+		}
 		c.feed.publish(p.plan, firsts[i])
 	}
 	for _, p := range won {
@@ -280,6 +284,16 @@ func (c *Committer) try(ctx context.Context, batch []*Pending) (err error) {
 	}
 	c.refuse(lost) // after the commit: a refusal may rest on a row of this batch
 	return nil
+}
+
+// tell writes at the level debug which request came into which transaction and at which position.
+func (c *Committer) tell(ctx context.Context, won []*Pending, firsts []int64) {
+	if !c.log.Enabled(ctx, slog.LevelDebug) {
+		return
+	}
+	for i, p := range won {
+		c.log.DebugContext(ctx, "committed", "trace", p.plan.Trace, "batch", c.batch, "tenant", int64(p.plan.Tenant), "room", p.plan.Room, "position", firsts[i])
+	}
 }
 
 // split separates the plans whose guard touched its row from those that lost.

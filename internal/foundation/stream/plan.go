@@ -72,6 +72,11 @@ type Plan struct {
 	Positioned []Statement
 	// Changes are what the plan announces; the i-th gets the plan's first position plus i.
 	Changes []Change
+	// Committed, when set, is told the plan's first position once it is durable and before anybody hears of its changes. It runs in the committer and
+	// must not wait for anything.
+	Committed func(first int64)
+	// Trace names in the log the request that the plan comes from.
+	Trace string
 	// Outbox are servers that have something to fetch from the plan's first position on (engine rule 20).
 	Outbox []id.Server
 }

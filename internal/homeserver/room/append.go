@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
+	"github.com/konsil-health/konsil/internal/foundation/observe"
 	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/matrix/event"
@@ -58,6 +59,7 @@ type built struct {
 	plan    *stream.Plan
 	head    *head
 	event   *Event
+	stored  *Event           // event with its position, once it is committed
 	members map[id.User]bool // local and remote users whose membership changed → joined
 	deltas  State            // the new current state, for the cache
 }
@@ -113,7 +115,7 @@ func (s *Service) build(ctx context.Context, t *tenant.Tenant, r *Room, at base,
 		}
 		stmts = nil
 	}
-	b.plan = &stream.Plan{Tenant: t.ID, Room: r.NID, Rows: stmts}
+	b.plan = &stream.Plan{Tenant: t.ID, Room: r.NID, Rows: stmts, Trace: observe.Trace(ctx)}
 	s.guard(t, h, &next, a, b.plan)
 	if err := s.eventRows(ctx, t, a, e, live, at.roster, b.plan); err != nil {
 		return nil, err
@@ -368,12 +370,12 @@ func (s *Service) stateRows(ctx context.Context, t *tenant.Tenant, r *Room, curr
 	if err != nil {
 		return err
 	}
+	if err := s.alarm(ctx, t.ID, r, before, keys, changed, a); err != nil {
+		return err
+	}
 	p := b.plan
 	p.Changes[0].State = true
 	for _, k := range keys {
-		if !a.fresh && (k != e.Key() || !e.IsState()) { // a join from outside replaces what the room was when we left it
-			s.Log.Warn("resolution changed the state without an event for it", "room", r.NID, "type", k.Type, "event", e.ID())
-		}
 		p.Positioned = append(p.Positioned, stream.Statement{SQL: "INSERT INTO state_delta (tenant, room, position, type, state_key, old_id, new_id) VALUES ($1, $2, $3, $4, $5, $6, $7)",
 			Args: []any{int64(t.ID), r.NID, stream.At(0), k.Type, k.StateKey, string(before[k]), string(b.deltas[k])}})
 		if k.Type != "m.room.member" {
@@ -456,32 +458,33 @@ func (s *Service) commit(ctx context.Context, t *tenant.Tenant, r *Room, prepare
 		b, lineage, pending, err := s.turn(ctx, t, sl, prepare)
 		if err == nil {
 			handedOver(ctx)
-			var first int64
-			first, err = pending.Wait(ctx)
+			_, err = pending.Wait(ctx)
 			sl.flying.Add(-1)
 			if err == nil {
 				s.indexSoon(ctx, t.ID, sl, b.event)
-				return s.committed(t.ID, b, first), nil
+				return b.stored, nil
 			}
 			s.events.Invalidate(eventKey{t.ID, b.event.ID()})
 		} else if !errors.Is(err, errHeadMoved) {
 			return nil, err
 		}
 		sl.drop(lineage)
+		s.metrics.rebuilt.Inc()
 		if (!errors.Is(err, stream.ErrStale) && !errors.Is(err, errHeadMoved)) || attempt == maxAttempts {
 			return nil, fmt.Errorf("append to %s: %w", r.ID, err)
 		}
 	}
 }
 
-// committed puts the stored event into the cache, with its position.
-func (s *Service) committed(t tenant.ID, b *built, first int64) *Event {
+// kept puts the stored event into the cache, with its position.
+func (s *Service) kept(t *tenant.Tenant, b *built, a addition, first int64) {
 	stored := *b.event // the one in the cache is shared already
 	if len(b.plan.Changes) > 0 {
 		stored.Position = first
 	}
-	s.events.Set(eventKey{t, stored.ID()}, &stored)
-	return &stored
+	s.events.Set(eventKey{t.ID, stored.ID()}, &stored)
+	b.stored = &stored
+	s.metrics.committed(&stored, stored.Sender().Server() == t.Name, len(a.missing) > 0)
 }
 
 // maxAttempts is how often an event is built anew on a head that somebody else moved.
@@ -505,12 +508,14 @@ func (s *Service) turn(ctx context.Context, t *tenant.Tenant, sl *slot, prepare 
 	if err != nil {
 		return nil, at.lineage, nil, err
 	}
-	sl.flying.Add(1)
-	pending := s.Committer.Submit(b.plan)
-	sl.advance(at, b.head, t.Name, b.members)
-	// The next turn reads this event before it is committed; in room versions 1 and 2 for its hash. So does what follows a PDU in its transaction.
+	// The next turn reads this event before it is committed; in room versions 1 and 2 for its hash. So does what follows a PDU in its transaction. It is
+	// put there before the committer has it, who puts the one with its position in its place.
 	if b.event.IsState() || !a.own || len(b.head.tips) == 0 || sl.room.Version.EventIDs == roomversion.EventIDInEvent {
 		s.events.Set(eventKey{t.ID, b.event.ID()}, b.event)
 	}
+	b.plan.Committed = func(first int64) { s.kept(t, b, a, first) }
+	sl.flying.Add(1)
+	pending := s.Committer.Submit(b.plan)
+	sl.advance(at, b.head, t.Name, b.members)
 	return b, at.lineage, pending, nil
 }

@@ -39,7 +39,7 @@ func (s *Service) Backfill(ctx context.Context, t *tenant.Tenant, r *Room, citin
 	for _, server := range servers[:min(len(servers), backfillServers)] {
 		events, err := s.Remote.Backfill(ctx, t, server, r, citing, min(limit, backfillLimit))
 		if err != nil {
-			s.Log.Info("backfill", "room", r.NID, "server", server, "error", err)
+			s.Log.InfoContext(ctx, "backfill", "room", r.NID, "server", server, "error", err)
 			continue
 		}
 		n, err := s.takeHistory(ctx, t, server, r, events)
@@ -75,7 +75,7 @@ func (s *Service) takeHistory(ctx context.Context, t *tenant.Tenant, server id.S
 	stored := 0
 	for _, e := range ordered {
 		if err := s.storeHistory(ctx, t, server, r, e, order[e.ID()]); err != nil {
-			s.Log.Info("an event of the history could not be taken", "room", r.NID, "event", e.ID(), "error", err)
+			s.Log.InfoContext(ctx, "an event of the history could not be taken", "room", r.NID, "event", e.ID(), "error", err)
 			continue
 		}
 		stored++

@@ -130,7 +130,7 @@ func (s *Service) fetchCloser(ctx context.Context, t *tenant.Tenant, r *Room, he
 			return ctx.Err()
 		}
 		if err != nil {
-			s.Log.Info("another server's event at a time", "room", r.NID, "server", server, "error", err)
+			s.Log.InfoContext(ctx, "another server's event at a time", "room", r.NID, "server", server, "error", err)
 			continue
 		}
 		if backwards && at > ts || !backwards && at < ts {
@@ -140,7 +140,7 @@ func (s *Service) fetchCloser(ctx context.Context, t *tenant.Tenant, r *Room, he
 			return nil // what is here is as close
 		}
 		if err := s.reach(ctx, t, server, r, gap, eid); err != nil {
-			s.Log.Info("an event at a time could not be fetched", "room", r.NID, "server", server, "error", err)
+			s.Log.InfoContext(ctx, "an event at a time could not be fetched", "room", r.NID, "server", server, "error", err)
 			continue
 		}
 		return nil

@@ -122,7 +122,7 @@ func (s *Service) abandon(ctx context.Context, t *tenant.Tenant, r *Room, creato
 		err = s.Forget(ctx, t, creator, r.ID)
 	}
 	if err != nil {
-		s.Log.Warn("a room that could not be made is left as it is", "room", r.NID, "error", err)
+		s.Log.WarnContext(ctx, "a room that could not be made is left as it is", "room", r.NID, "error", err)
 	}
 }
 

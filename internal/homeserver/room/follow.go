@@ -24,7 +24,7 @@ func (s *Service) entered(ctx context.Context, t *tenant.Tenant, user id.User, r
 		err = s.Replaced(ctx, t, user, old, room)
 	}
 	if err != nil {
-		s.Log.Warn("a user's settings did not follow into an upgraded room", "error", err)
+		s.Log.WarnContext(ctx, "a user's settings did not follow into an upgraded room", "error", err)
 	}
 }
 

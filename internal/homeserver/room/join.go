@@ -249,7 +249,7 @@ func (s *Service) joinElsewhere(ctx context.Context, t *tenant.Tenant, r *Room, 
 		if err == nil {
 			return nil
 		}
-		s.Log.Info("join through another server", "server", server, "error", err)
+		s.Log.InfoContext(ctx, "join through another server", "server", server, "error", err)
 		if last == nil || mxerror.From(err) != nil {
 			last = err
 		}

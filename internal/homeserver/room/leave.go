@@ -58,7 +58,7 @@ func (s *Service) leaveOutside(ctx context.Context, t *tenant.Tenant, r *Room, m
 		}
 		e, err := s.leaveThrough(ctx, t, r, m.User, server)
 		if err != nil {
-			s.Log.Info("leave through another server", "server", server, "error", err)
+			s.Log.InfoContext(ctx, "leave through another server", "server", server, "error", err)
 		} else {
 			eid = e.ID()
 		}

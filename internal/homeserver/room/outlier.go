@@ -186,7 +186,7 @@ func (s *Service) fetchState(ctx context.Context, t *tenant.Tenant, origin id.Se
 		for _, m := range missing {
 			f, err := s.Remote.Event(ctx, t, origin, r, m)
 			if err != nil {
-				s.Log.Info("state event could not be had", "event", m, "origin", origin, "error", err)
+				s.Log.InfoContext(ctx, "state event could not be had", "event", m, "origin", origin, "error", err)
 				continue
 			}
 			fetched = append(fetched, f)

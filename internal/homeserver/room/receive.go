@@ -48,7 +48,7 @@ func (s *Service) Accept(ctx context.Context, t *tenant.Tenant, origin id.Server
 	}
 	if len(missing) > 0 {
 		if err := s.fetchPrev(ctx, t, origin, r, e); err != nil {
-			s.Log.Info("fetching missing events", "room", r.NID, "origin", origin, "error", err)
+			s.Log.InfoContext(ctx, "fetching missing events", "room", r.NID, "origin", origin, "error", err)
 		}
 	}
 	return s.take(ctx, t, origin, r, e)

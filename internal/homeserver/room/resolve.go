@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"time"
 
 	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
@@ -27,6 +28,7 @@ func (s *Service) resolve(ctx context.Context, t tenant.ID, r *Room, states []St
 	if len(distinct) == 1 {
 		return distinct[0], nil
 	}
+	defer s.metrics.resolved(time.Now())
 	src := &source{events: map[id.Event]*event.Event{}, rejected: map[id.Event]bool{}}
 	if extra != nil {
 		src.events[extra.ID()] = extra

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/database/databasetest"
@@ -31,6 +32,8 @@ type house struct {
 	t    *tenant.Tenant
 	db   *database.DB
 	feed *stream.Feed
+	// counts are its metrics.
+	counts *prometheus.Registry
 }
 
 func open(t *testing.T, db *database.DB) *house {
@@ -55,10 +58,11 @@ func open(t *testing.T, db *database.DB) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := room.New(room.Options{DB: db, Committer: committer, Feed: feed, Keyring: ring, Tenants: tenants, Policy: policy.Open{}, Log: log})
+	counts := prometheus.NewRegistry()
+	s := room.New(room.Options{DB: db, Committer: committer, Feed: feed, Keyring: ring, Tenants: tenants, Policy: policy.Open{}, Log: log, Metrics: counts})
 	t.Cleanup(s.Close)
 	feed.SetMembers(s.WaitingMembers)
-	return &house{s, tn, db, feed}
+	return &house{s, tn, db, feed, counts}
 }
 
 const (

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
@@ -31,6 +33,8 @@ type Options struct {
 	Tenants   *tenant.Store
 	Policy    policy.Policy
 	Log       *slog.Logger
+	// Metrics, when set, are where causes are counted.
+	Metrics prometheus.Registerer
 	// Remote reaches other servers; nil refuses everything that needs one.
 	Remote Remote
 	// RemoteDirectory asks another server's public room directory; nil answers that it cannot be had.
@@ -70,14 +74,15 @@ type Options struct {
 // Service is the rooms of all tenants of a node. It is safe for concurrent use.
 type Service struct {
 	Options
-	now    func() time.Time
-	heads  *heads
-	rooms  cache.Cache[roomKey, *Room]
-	events cache.Cache[eventKey, *Event]
-	states *stateCache
-	txns   cache.Cache[txnKey, id.Event]
-	joins  *flights
-	stager *stager
+	now     func() time.Time
+	heads   *heads
+	rooms   cache.Cache[roomKey, *Room]
+	events  cache.Cache[eventKey, *Event]
+	states  *stateCache
+	txns    cache.Cache[txnKey, id.Event]
+	joins   *flights
+	stager  *stager
+	metrics *metrics
 	// indexer gives state events their places in the index of the auth graph.
 	indexer indexer
 }
@@ -114,7 +119,7 @@ const (
 
 // New returns the service of a node. Close ends its background work.
 func New(o Options) *Service {
-	s := &Service{Options: o, now: time.Now, joins: newFlights()}
+	s := &Service{Options: o, metrics: newMetrics(o.Metrics), now: time.Now, joins: newFlights()}
 	s.heads = newHeads()
 	s.rooms = cache.New(cache.Options[roomKey, *Room]{Entries: roomCacheSize})
 	s.events = cache.New(cache.Options[eventKey, *Event]{Weight: eventCacheBytes,

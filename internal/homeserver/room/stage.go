@@ -100,6 +100,7 @@ func (s *Service) Receive(ctx context.Context, t *tenant.Tenant, origin id.Serve
 	if err != nil {
 		return err
 	}
+	s.metrics.staged.WithLabelValues("staged").Inc()
 	s.stager.kick(t, r)
 	return nil
 }
@@ -245,13 +246,16 @@ func (g *stager) try(t *tenant.Tenant, r *Room, row staged) error {
 		return g.ctx.Err() // stopping: the row stays for the next start
 	}
 	if err != nil && row.attempts+1 < stageAttempts {
-		g.s.Log.Info("a staged event will be tried again", "room", r.NID, "event", row.event, "error", err)
+		g.s.Log.InfoContext(ctx, "a staged event will be tried again", "room", r.NID, "event", row.event, "error", err)
 		_, err = g.s.DB.Exec(g.ctx, "UPDATE staging SET attempts = attempts + 1 WHERE tenant = $1 AND room_id = $2 AND event_id = $3", int64(t.ID), string(r.ID), string(row.event))
 		return err
 	}
+	outcome := "taken"
 	if err != nil {
-		g.s.Log.Warn("a staged event is given up", "room", r.NID, "event", row.event, "error", err)
+		outcome = "given_up"
+		g.s.Log.WarnContext(ctx, "a staged event is given up", "room", r.NID, "event", row.event, "error", err)
 	}
+	g.s.metrics.staged.WithLabelValues(outcome).Inc()
 	_, err = g.s.DB.Exec(g.ctx, "DELETE FROM staging WHERE tenant = $1 AND room_id = $2 AND event_id = $3", int64(t.ID), string(r.ID), string(row.event))
 	return err
 }
