@@ -111,6 +111,22 @@ func federationConfig(c *config.Config) (federation.Config, error) {
 	return f, nil
 }
 
+// policyServers says how tenants are policy servers.
+func policyServers(c *config.Config) func(*tenant.Tenant) *federation.PolicyServer {
+	all := map[id.Server]*federation.PolicyServer{}
+	for _, t := range c.Tenants {
+		p := t.PolicyServer
+		if len(p.Servers) == 0 {
+			continue
+		}
+		all[t.Name] = &federation.PolicyServer{Servers: p.Servers, RefusedTypes: p.RefuseTypes}
+		for _, list := range p.Lists {
+			all[t.Name].Lists = append(all[t.Name].Lists, id.Room(list))
+		}
+	}
+	return func(t *tenant.Tenant) *federation.PolicyServer { return all[t.Name] }
+}
+
 func mediaConfig(c *config.Config) media.Config {
 	return media.Config{
 		Folder: c.Media.Folder, MaxUpload: int64(c.Media.MaxUpload), TenantQuota: int64(c.Media.TenantQuota),

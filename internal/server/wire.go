@@ -210,7 +210,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	}
 	n.federation = federation.New(federation.Options{
 		DB: n.db, Tenants: n.tenants, Keyring: ring, Feed: feed, Policy: rules, Log: log,
-		Config: federationOptions, Router: n.router,
+		Config: federationOptions, Router: n.router, PolicyServer: policyServers(c),
 		Profile: func(ctx context.Context, t *tenant.Tenant, user id.User) (map[string]jsontext.Value, error) {
 			p, err := accounts.Profile(ctx, t.ID, user)
 			return p.Fields, err
@@ -222,7 +222,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	rooms = room.New(room.Options{
 		DB: n.db, Committer: n.committer, Feed: feed, Keyring: ring, Tenants: n.tenants, Policy: rules, Log: log, Metrics: n.metrics.Registerer(),
 		Remote: n.federation, RemoteDirectory: n.federation.RemoteDirectory, RemoteByTime: n.federation.ByTimestamp,
-		Identity: n.federation, PolicySign: n.federation.PolicySign,
+		Identity: n.federation, PolicySign: n.federation.PolicySign, PolicyKey: n.federation.PolicyKey,
 		Profile: func(ctx context.Context, t tenant.ID, user id.User) (displayName, avatarURL string, err error) {
 			p, err := accounts.Profile(ctx, t, user)
 			return text(p.DisplayName), text(p.AvatarURL), err

@@ -103,6 +103,11 @@ func (l *loader) tenants(c *Config) {
 		}
 		seen[name] = true
 		l.identityProvider(fmt.Sprintf("tenants[%d].identity_provider", i), &c.Tenants[i].Provider)
+		for n, list := range t.PolicyServer.Lists {
+			if _, err := id.ParseRoom(list); err != nil {
+				l.fail(fmt.Sprintf("tenants[%d].policy_server.lists[%d]", i, n), "%q is no room id", list)
+			}
+		}
 	}
 }
 

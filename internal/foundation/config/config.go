@@ -88,6 +88,14 @@ type Tenant struct {
 	ClientHosts     []string         `key:"client_hosts"`
 	FederationHosts []string         `key:"federation_hosts"`
 	Provider        IdentityProvider `key:"identity_provider"`
+	PolicyServer    PolicyServer     `key:"policy_server"`
+}
+
+// PolicyServer makes a tenant sign what belongs in rooms that have chosen it; without servers that may ask it is no policy server.
+type PolicyServer struct {
+	Servers     []string `key:"servers"`
+	Lists       []string `key:"lists"`
+	RefuseTypes []string `key:"refuse_types"`
 }
 
 // IdentityProvider is an OpenID Connect provider by which a tenant's people sign in; without an issuer there is none.

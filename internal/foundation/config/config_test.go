@@ -118,6 +118,7 @@ func TestErrorsNameKeyAndLine(t *testing.T) {
 		{text: "tenants:\n  - a\n  - a", want: "konsil.yaml:3: tenants[1].name: a is there twice"},
 		{text: "tenants:\n  - nam: b", want: "konsil.yaml:2: unknown key tenants[0].nam"},
 		{text: "tenants:\n  - name: a\n    identity_provider: {issuer: 'http://idp.example'}", want: "konsil.yaml:3: tenants[0].identity_provider.issuer: \"http://idp.example\" is no https address"},
+		{text: "tenants:\n  - name: a\n    policy_server: {servers: ['*'], lists: [list]}", want: "tenants[0].policy_server.lists[0]: \"list\" is no room id"},
 		{text: "tenants:\n  - name: a\n    identity_provider: {issuer: 'https://idp.example'}", want: "tenants[0].identity_provider.client_id: missing"},
 		{text: "tenants: hs1", want: "konsil.yaml:1: tenants: expected a list, got hs1"},
 		{text: "registration: open", want: "konsil.yaml:1: registration: expected keys and values, got open"},

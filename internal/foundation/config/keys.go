@@ -35,6 +35,9 @@ var keys = []key{
 	{"tenants[].identity_provider.display_name_claim", "", "Claim with the displayed name of a new account. Empty: `name`."},
 	{"tenants[].identity_provider.require_acr", "[]", "Values of `acr` of which one must be in the id token. Empty: any."},
 	{"tenants[].identity_provider.require_amr", "[]", "Values of `amr` of which one must be in the id token, for example `otp` or `hwk`. Empty: any."},
+	{"tenants[].policy_server.servers", "[]", "Names of servers (globs; `*` for all) that may ask this tenant as the policy server of a room that has chosen it. Empty: it is no policy server. What it signs and how a room chooses it: operating-federation.md."},
+	{"tenants[].policy_server.lists", "[]", "Ids of rooms with moderation policies (`m.policy.rule.*`) that hold in all of those rooms, beside each room's own. Somebody of the tenant has to be in them."},
+	{"tenants[].policy_server.refuse_types", "[]", "Types of events (globs) that it refuses, for example `m.call.*`."},
 
 	{"listeners.client", `["127.0.0.1:8008"]`, "Addresses for clients: a list of `host:port`, or of objects with the keys below. Plain HTTP unless a certificate is given. Port 0 takes a free one."},
 	{"listeners.client[].address", "", "`host:port`; an empty host is every address of the machine."},

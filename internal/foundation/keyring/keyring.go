@@ -31,6 +31,7 @@ type Ring struct {
 	db     *database.DB
 	master []byte
 	keys   cache.Cache[tenant.ID, Key]
+	policy cache.Cache[tenant.ID, Key]
 }
 
 // Key is a tenant's current signing key.
@@ -52,7 +53,8 @@ func New(db *database.DB, master []byte) (*Ring, error) {
 	if len(master) < MasterSize {
 		return nil, fmt.Errorf("master key has %d bytes, needs at least %d", len(master), MasterSize)
 	}
-	return &Ring{db: db, master: master, keys: cache.New(cache.Options[tenant.ID, Key]{Entries: 4096})}, nil
+	keys := cache.Options[tenant.ID, Key]{Entries: 4096}
+	return &Ring{db: db, master: master, keys: cache.New(keys), policy: cache.New(keys)}, nil
 }
 
 // Derive returns n bytes that only this cell knows and that differ for each purpose.

@@ -199,7 +199,7 @@ func newCell(t testing.TB, set setting, names ...id.Server) *cell {
 	c.fed = New(o)
 	c.fed.outbox.onRest = func(r route) { c.rested <- r }
 	c.rooms = room.New(room.Options{DB: db, Committer: c.committer, Feed: c.feed, Keyring: ring, Tenants: c.tenants, Policy: set.policy, Log: log,
-		Remote: c.fed, RemoteByTime: c.fed.ByTimestamp, Identity: c.fed, PolicySign: c.fed.PolicySign, Stored: c.fed.Relay})
+		Remote: c.fed, RemoteByTime: c.fed.ByTimestamp, Identity: c.fed, PolicySign: c.fed.PolicySign, PolicyKey: c.fed.PolicyKey, Stored: c.fed.Relay})
 	c.fed.SetRooms(c.rooms)
 	c.spaces = space.New(space.Options{Rooms: c.rooms, Remote: c.fed.Hierarchy})
 	c.fed.Spaces = c.spaces

@@ -3,18 +3,18 @@
 package federation
 
 import (
-	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/konsil-health/konsil/internal/foundation/database/databasetest"
-	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/homeserver/policy"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
 	"github.com/konsil-health/konsil/internal/matrix/canonicaljson"
@@ -22,49 +22,56 @@ import (
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
 	"github.com/konsil-health/konsil/internal/matrix/roomversion"
-	"github.com/konsil-health/konsil/internal/matrix/signing"
 )
 
-// policing makes a cell answer as a policy server that signs everything in which the word spam does not stand.
-func (c *cell) policing(t *testing.T, version string) (public string) {
+// policing puts a scripted policy server before a cell, one that is not Konsil: it signs everything in which the word spam does not stand.
+func (c *cell) policing(t *testing.T, name id.Server, version string) (public string) {
 	t.Helper()
 	pub, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	v, _ := roomversion.Get(version)
-	c.router.Add(httpapi.Route{Method: "POST", Path: "/_matrix/policy/v1/sign", Access: httpapi.Server, Handle: func(_ context.Context, r *httpapi.Request) (any, error) {
-		if strings.Contains(string(r.Body), "spam") {
-			return nil, mxerror.New(400, "M_FORBIDDEN", "This is spam")
+	behind := *c.front.handler.Load()
+	var h http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/_matrix/policy/v1/sign" {
+			behind.ServeHTTP(w, r)
+			return
 		}
-		e, err := event.Parse(v, r.Body)
+		body, err := io.ReadAll(r.Body)
+		w.Header().Set("Content-Type", "application/json")
+		if err != nil || strings.Contains(string(body), "spam") {
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprint(w, `{"errcode":"M_FORBIDDEN","error":"This is spam"}`)
+			return
+		}
+		e, err := event.Parse(v, body)
 		if err != nil {
-			return nil, err
+			t.Errorf("asked for a signature of %s: %v", body, err)
+			return
 		}
 		if e.Type() == "m.room.policy" && e.StateKeyIs("") {
 			t.Error("asked for a signature of the choice itself")
 		}
-		signed, err := e.WithSignature(r.Tenant.Name, "ed25519:policy_server", private)
+		signed, err := e.WithSignature(name, policyKey, private)
 		if err != nil {
-			return nil, err
+			t.Error(err)
+			return
 		}
-		signature, err := signing.Decode(policySignature(signed, r.Tenant.Name))
-		if err != nil {
-			return nil, err
-		}
-		return map[string]any{string(r.Tenant.Name): map[string]any{"ed25519:policy_server": signing.Encode(signature)}}, nil
-	}})
+		fmt.Fprintf(w, `{%q:{%q:%q}}`, name, policyKey, policySignature(signed, name))
+	})
+	c.front.handler.Store(&h)
 	return base64.RawStdEncoding.EncodeToString(pub)
 }
 
 // TestPolicyServer: events carry the policy server's signature; what it refuses is neither sent nor, from others, shown.
 func TestPolicyServer(t *testing.T) {
 	t.Parallel()
-	p := overTLS(t, databasetest.SQLite(t), databasetest.SQLite(t), Config{})
+	p := overTLS(t, databasetest.SQLite(t), databasetest.SQLite(t), Config{ForceHTTP: true})
 	const version = "11"
 	ctx, c := t.Context(), p.a.server(nameC)
 	anna, ben, cora := p.a.user("anna"), p.b.user("ben"), c.user("cora")
-	key := p.a.policing(t, version)
+	key := p.a.policing(t, nameC, version)
 	r := p.a.create(anna, policy.CreateRoom{Preset: "public_chat", RoomVersion: version})
 	if err := p.b.rooms.Join(ctx, p.b.me, ben, r, []id.Server{nameA}, ""); err != nil {
 		t.Fatal(err)

@@ -29,6 +29,7 @@ func (s *Service) Routes() []httpapi.Route {
 	return []r{
 		public(http.MethodGet, v1+"/version", s.version),
 		public(http.MethodGet, "/.well-known/matrix/policy_server", s.policyServerKeys),
+		signed(http.MethodPost, "/_matrix/policy/v1/sign", s.policySign),
 
 		ownKeys("/_matrix/key/v2/server"),
 		ownKeys("/_matrix/key/v2/server/{keyId}"), // of older servers; the specification has dropped the key id

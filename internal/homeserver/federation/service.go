@@ -44,6 +44,8 @@ type Options struct {
 	Profile func(ctx context.Context, t *tenant.Tenant, user id.User) (map[string]jsontext.Value, error)
 	// OpenID finds the user of an OpenID token; mxerror.UnknownToken when it is none.
 	OpenID func(ctx context.Context, t *tenant.Tenant, token string) (id.User, error)
+	// PolicyServer returns how a tenant rules over rooms that have chosen it; nil (also the function) when it is no policy server.
+	PolicyServer func(t *tenant.Tenant) *PolicyServer
 	// Devices answers what other servers ask about local users' keys.
 	Devices Devices
 	// EDUs receive ephemeral units of other servers, by type. An error is a failure of this server: the transaction is then not acknowledged

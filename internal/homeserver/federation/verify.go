@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/konsil-health/konsil/internal/foundation/cache"
+	"github.com/konsil-health/konsil/internal/foundation/keyring"
 	"github.com/konsil-health/konsil/internal/matrix/canonicaljson"
 	"github.com/konsil-health/konsil/internal/matrix/event"
 	"github.com/konsil-health/konsil/internal/matrix/id"
@@ -28,7 +29,7 @@ var (
 const verifiedSize = 200_000
 
 // policyKey signs recommendations of policy servers. It stands in a room's state and proves nothing about who made an event.
-const policyKey = id.KeyID("ed25519:policy_server")
+const policyKey = keyring.PolicyKeyID
 
 // maxSignatures bounds how many signatures of one server on one event are tried.
 const maxSignatures = 4

@@ -31,8 +31,8 @@ type policyServer struct {
 }
 
 // policyServerFor returns the policy server that must recommend an event, by the room's current state; nil when there is none, because the
-// room names none validly, none of its users is joined, the event is the choice itself, or
-// the choice is this tenant: Konsil is no policy server, and its users must still be able to leave.
+// room names none validly, none of its users is joined, the event is the choice itself, or the choice is this tenant, which is none or has
+// another key: its users must still be able to leave.
 func (s *Service) policyServerFor(ctx context.Context, t *tenant.Tenant, r *Room, state State, typ string, stateKey *string) (*policyServer, error) {
 	if _, chosen := state[policyState]; !chosen || typ == policyState.Type && stateKey != nil && *stateKey == "" {
 		return nil, nil
@@ -42,12 +42,20 @@ func (s *Service) policyServerFor(ctx context.Context, t *tenant.Tenant, r *Room
 		return nil, err
 	}
 	server, err := id.ParseServer(stringField(e.Content(), "via"))
-	if err != nil || server == t.Name {
+	if err != nil {
 		return nil, nil //nolint:nilerr // an invalid choice is none
 	}
 	key, err := signing.DecodePublicKey(canonicaljson.GetString(e.Content(), "public_keys", "ed25519"))
 	if err != nil {
 		return nil, nil //nolint:nilerr // as above
+	}
+	if server == t.Name {
+		if s.PolicyKey == nil {
+			return nil, nil
+		}
+		if own, err := s.PolicyKey(ctx, t); err != nil || !key.Equal(own) {
+			return nil, err
+		}
 	}
 	in, err := s.ServerInRoom(ctx, t.ID, r.NID, server)
 	if err != nil || !in {

@@ -4,6 +4,7 @@ package room
 
 import (
 	"context"
+	"crypto/ed25519"
 	"database/sql"
 	"errors"
 	"log/slog"
@@ -41,6 +42,8 @@ type Options struct {
 	RemoteDirectory func(ctx context.Context, t *tenant.Tenant, server id.Server, q PublicQuery) (*PublicPage, error)
 	// PolicySign asks a room's policy server for its signature of an event; nil sends nothing into rooms that have one.
 	PolicySign func(ctx context.Context, t *tenant.Tenant, server id.Server, e *event.Event) ([]byte, error)
+	// PolicyKey is the key with which the tenant itself is a policy server; nil (also the function) when it is none.
+	PolicyKey func(ctx context.Context, t *tenant.Tenant) (ed25519.PublicKey, error)
 	// Identity asks identity servers for third-party invites; nil offers none.
 	Identity IdentityServers
 	// RemoteByTime asks another server for the event of a room closest to a time (ms), and that event's time; nil asks nobody.
