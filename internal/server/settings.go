@@ -40,6 +40,9 @@ func accountConfig(c *config.Config) account.Config {
 	case config.RegistrationToken:
 		a.Registration, a.RegistrationTokens = account.RegistrationToken, c.Registration.Tokens
 	}
+	if c.Policy == config.PolicyTI {
+		a.MaxVersion = c.Telematik.MatrixVersion
+	}
 	a.LiveKit = c.Calls.LiveKit
 	a.BaseURL = func(*tenant.Tenant) string { return c.PublicURL }
 	delegated := map[id.Server]string{}

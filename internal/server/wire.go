@@ -197,6 +197,9 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		Acquainted: func(ctx context.Context, t *tenant.Tenant, user id.User) (map[id.User]struct{}, error) {
 			return rooms.SharedUsers(ctx, t.ID, user)
 		},
+		SharesRoom: func(ctx context.Context, t tenant.ID, a, b id.User) (bool, error) {
+			return rooms.SharesRoom(ctx, t, a, b)
+		},
 	})
 	n.accounts = accounts
 	oauthOptions, err := oauthConfig(c)
@@ -279,7 +282,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	})
 	n.ends(func() error { keys.Close(); return nil })
 	passing := ephemeral.New(ephemeral.Options{
-		DB: n.db, Committer: n.committer, Feed: feed, Rooms: rooms, Log: log, Presence: c.Presence,
+		DB: n.db, Committer: n.committer, Feed: feed, Rooms: rooms, Policy: rules, Log: log, Presence: c.Presence,
 		Typed:           func(t tenant.ID, roomNID int64) { bridges.Typed(t, roomNID) },
 		PresenceChanged: func(t tenant.ID, user id.User) { bridges.PresenceChanged(t, user) },
 		Send: func(ctx context.Context, t *tenant.Tenant, destinations []id.Server, kind, key string, content jsontext.Value) {
@@ -329,6 +332,12 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	n.router.Add(administration.Routes()...)
 	n.router.Add(later.Routes()...)
 	n.router.Add(n.federation.Routes()...)
+	if n.members != nil {
+		n.router.Add(n.members.InformationRoutes(func(ctx context.Context, t *tenant.Tenant, token string) error {
+			_, err := accounts.OpenIDUser(ctx, t.ID, token)
+			return err
+		})...)
+	}
 	if c.HasRole(config.RoleRegistry) {
 		if n.registry, err = n.registration(c, ring, log); err != nil {
 			return nil, fmt.Errorf("registration: %w", err)

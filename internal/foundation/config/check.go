@@ -47,6 +47,9 @@ func (l *loader) check(c *Config) error {
 	if c.Media.MaxUpload < 1 {
 		l.fail("media.max_upload", "must be at least 1 byte")
 	}
+	if v := c.Telematik.MatrixVersion; v != "" && !matrixVersion.MatchString(v) {
+		l.fail("telematik.matrix_version", "%q is no version such as v1.11", v)
+	}
 	l.webAddress("public_url", c.PublicURL)
 	l.oneOf("logging.level", c.Logging.Level, "debug", "info", "warn", "error")
 	l.oneOf("logging.format", c.Logging.Format, "text", "json")
@@ -247,6 +250,9 @@ func (l *loader) secondFactor(c *Config) {
 		}
 	}
 }
+
+// matrixVersion is the form of a version of the client-server API.
+var matrixVersion = regexp.MustCompile(`^v1\.[0-9]{1,2}$`)
 
 // registrationToken is the grammar of tokens (client-server API, "Token-authenticated registration").
 var registrationToken = regexp.MustCompile(`^[A-Za-z0-9._~-]{1,64}$`)

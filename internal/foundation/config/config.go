@@ -250,6 +250,7 @@ type Telematik struct {
 	ProviderToken  string   `key:"provider_token"`
 	ProviderLogin  Login    `key:"provider_login"`
 	Cards          string   `key:"cards"`
+	MatrixVersion  string   `key:"matrix_version"`
 }
 
 // Central holds what concerns the central services of the network: directory and federation list.

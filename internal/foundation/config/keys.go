@@ -122,6 +122,7 @@ var keys = []key{
 	{"telematik.provider_login.client_id", "", "The provider's client id; at Konsil's own directory the `name` of `central.providers`."},
 	{"telematik.provider_login.client_secret", "", "Its secret; at Konsil's own directory the `token` of `central.providers`."},
 	{"telematik.cards", "", "Folder of the test PKI (`konsil card --pki`) whose cards the roles `registration` and `directory` accept. Never in production, where registration waits for the central identity provider and the directory has `telematik.card_roots`. Empty: `cards` in the data folder."},
+	{"telematik.matrix_version", "v1.11", "The last version of the client-server API that clients are told of under `policy: ti`, where the network is specified for that one. Newer endpoints are served all the same. Empty: the newest that there is."},
 
 	{"central.url", "", "Base address of the central services as everybody else reaches them, for example `https://vzd.example.org`. Tokens name it as their issuer and audience."},
 	{"central.providers", "[]", "The messenger providers that may change the federation list: objects with the keys below."},

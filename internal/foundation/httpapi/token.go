@@ -54,3 +54,6 @@ func token(r *http.Request) string {
 	}
 	return r.URL.Query().Get("access_token")
 }
+
+// Token is the bearer token that came with the request, empty without one. Routes whose tokens are no access tokens look at it themselves.
+func (r *Request) Token() string { return token(r.HTTP) }

@@ -4,6 +4,7 @@ package account
 
 import (
 	"context"
+	"slices"
 
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
@@ -46,7 +47,11 @@ type versionsReply struct {
 }
 
 func (s *Service) versions(context.Context, *httpapi.Request) (any, error) {
-	return versionsReply{supportedVersions, unstableFeatures}, nil
+	names := supportedVersions
+	if last := slices.Index(names, s.o.Config.MaxVersion); last >= 0 {
+		names = names[:last+1]
+	}
+	return versionsReply{names, unstableFeatures}, nil
 }
 
 type enabled struct {
@@ -79,17 +84,21 @@ type capabilitiesReply struct {
 	Capabilities capabilities `json:"capabilities"`
 }
 
-func (s *Service) capabilities(_ context.Context, r *httpapi.Request) (any, error) {
+func (s *Service) capabilities(ctx context.Context, r *httpapi.Request) (any, error) {
 	yes := enabled{true}
 	legacy := r.Session.OAuthClient == "" // sessions of OAuth 2.0 clients change the account on its pages
 	c := capabilities{
 		ChangePassword: enabled{legacy && !s.o.Config.NoPasswordLogin},
 		RoomVersions:   roomVersions{s.o.Policy.DefaultRoomVersion(), map[string]string{}},
 		SetDisplayName: yes, SetAvatar: yes, ProfileFields: yes,
-		GetLoginToken: enabled{legacy && !s.o.Config.NoPasswordLogin}, Change3PID: enabled{legacy && s.o.SendMail != nil},
+		GetLoginToken: enabled{legacy && !s.o.Config.NoPasswordLogin}, Change3PID: enabled{legacy && s.o.SendMail != nil && s.o.Policy.Route(ctx, r.Tenant, "POST", v3+"/account/3pid/add", r.Session) == nil},
 	}
+	creatable := s.o.Policy.RoomVersions()
 	for _, v := range roomversion.Supported() {
 		c.RoomVersions.Available[v] = "stable"
+		if creatable != nil && !slices.Contains(creatable, v) {
+			c.RoomVersions.Available[v] = "unstable" // may be joined, but is no version to upgrade to
+		}
 	}
 	if r.Session.Admin {
 		c.AccountModerate = &moderation{true, true}
@@ -170,25 +179,4 @@ func (s *Service) wellKnownServer(_ context.Context, r *httpapi.Request) (any, e
 		}
 	}
 	return nil, mxerror.NotFound.With("the server name is not delegated")
-}
-
-type contact struct {
-	Email string `json:"email_address"`
-	Role  string `json:"role"`
-}
-
-type supportReply struct {
-	Contacts []contact `json:"contacts,omitempty"`
-	Page     string    `json:"support_page,omitempty"`
-}
-
-func (s *Service) wellKnownSupport(context.Context, *httpapi.Request) (any, error) {
-	reply := supportReply{Page: s.o.Config.SupportPage}
-	if s.o.Config.SupportEmail != "" {
-		reply.Contacts = []contact{{s.o.Config.SupportEmail, "m.role.admin"}}
-	}
-	if reply.Page == "" && reply.Contacts == nil {
-		return nil, mxerror.NotFound.With("no support contact is configured")
-	}
-	return reply, nil
 }

@@ -53,6 +53,8 @@ type Options struct {
 	RemoteProfile func(ctx context.Context, t *tenant.Tenant, user id.User, field string) (map[string]jsontext.Value, error)
 	// Acquainted returns the users of other servers whom the user may find in the user directory because they share a room.
 	Acquainted func(ctx context.Context, t *tenant.Tenant, user id.User) (map[id.User]struct{}, error)
+	// SharesRoom says whether two users are in a common room; a policy that hides profiles needs it.
+	SharesRoom func(ctx context.Context, t tenant.ID, a, b id.User) (bool, error)
 	// SignedOut ends what is not a device when the password changes or all sessions end: browsers on the account pages, codes under way.
 	SignedOut func(ctx context.Context, t *tenant.Tenant, user id.User) error
 	// IdentityProviders are the ways of single sign-on of a tenant, where there is more than one; nil otherwise.
@@ -105,8 +107,8 @@ type Config struct {
 	BaseURL func(t *tenant.Tenant) string
 	// FederationHost is the host[:port] that /.well-known/matrix/server delegates to. Empty: 404.
 	FederationHost func(t *tenant.Tenant) string
-	// SupportPage and SupportEmail answer /.well-known/matrix/support; both empty: 404.
-	SupportPage, SupportEmail string
+	// MaxVersion is the last version of the client-server API that /versions names; empty: the newest.
+	MaxVersion string
 	// LiveKit are the addresses of the services that hand out tokens for calls over LiveKit.
 	LiveKit []string
 	// PasswordLogin turned off hides m.login.password.

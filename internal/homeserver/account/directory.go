@@ -47,7 +47,7 @@ func (s *Service) searchUsers(ctx context.Context, r *httpapi.Request) (any, err
 		limit = min(max(*q.Limit, 1), maxDirectory)
 	}
 	term := strings.ToLower(strings.TrimSpace(*q.Term))
-	if term == "" {
+	if term == "" || !s.o.Policy.UserDirectory(r.Tenant) {
 		return directoryReply{}, nil
 	}
 	found, err := s.searchLocal(ctx, r.Tenant.ID, term, limit+1)

@@ -87,6 +87,12 @@ func (s *Service) profileOf(ctx context.Context, r *httpapi.Request, field strin
 	if err != nil {
 		return nil, mxerror.InvalidParam.With("userId is not a user id")
 	}
+	if r.Session != nil {
+		share := func(ctx context.Context) (bool, error) { return s.o.SharesRoom(ctx, r.Tenant.ID, r.Session.User, user) }
+		if err := s.o.Policy.Profile(ctx, r.Tenant, r.Session.User, user, share); err != nil {
+			return nil, err
+		}
+	}
 	if user.Server() != r.Tenant.Name {
 		if s.o.RemoteProfile == nil {
 			return nil, mxerror.NotFound.With("no such user")

@@ -29,6 +29,9 @@ func (s *Service) Routes() []httpapi.Route {
 		{Method: get, Path: "/.well-known/matrix/client", Access: public, Rate: limit.Public, Shared: httpapi.ForProvider, Handle: s.wellKnownClient},
 		{Method: get, Path: "/.well-known/matrix/server", Access: public, Rate: limit.Public, Shared: httpapi.Hidden, Handle: s.wellKnownServer},
 		{Method: get, Path: "/.well-known/matrix/support", Access: public, Rate: limit.Public, Shared: httpapi.ForProvider, Handle: s.wellKnownSupport},
+		{Method: get, Path: "/_konsil/admin/v1/support", Access: httpapi.Admin, Rate: read, Handle: s.wellKnownSupport},
+		{Method: put, Path: "/_konsil/admin/v1/support", Access: httpapi.Admin, Rate: write, Handle: s.putSupport},
+		{Method: del, Path: "/_konsil/admin/v1/support", Access: httpapi.Admin, Rate: write, Handle: s.deleteSupport},
 		{Method: get, Path: v3 + "/capabilities", Access: any, Rate: read, Handle: s.capabilities},
 		{Method: get, Path: client + "/unstable/org.matrix.msc4143/rtc/transports", Access: any, Rate: read, Handle: s.rtcTransports},
 

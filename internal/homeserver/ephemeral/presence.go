@@ -105,6 +105,11 @@ func (s *Service) putPresence(ctx context.Context, r *httpapi.Request) (any, err
 	if len(status) > maxStatus {
 		return nil, mxerror.InvalidParam.With("the status message is too long")
 	}
+	if s.o.Policy != nil {
+		if err := s.o.Policy.Presence(r.Tenant, status); err != nil {
+			return nil, err
+		}
+	}
 	if !s.o.Presence {
 		return nil, nil
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/homeserver/policy"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
@@ -33,7 +34,9 @@ type Options struct {
 	Committer *stream.Committer
 	Feed      *stream.Feed
 	Rooms     *room.Service
-	Log       *slog.Logger
+	// Policy may bound status messages; nil does not.
+	Policy policy.Policy
+	Log    *slog.Logger
 	// Send hands an EDU to other servers; a newer one with the same key replaces one that has not been sent. Nil sends nothing.
 	Send func(ctx context.Context, t *tenant.Tenant, destinations []id.Server, kind, key string, content jsontext.Value)
 	// Typed and PresenceChanged, when set, are told that who types in a room or a user's presence has changed. They must not block.

@@ -28,8 +28,16 @@ type Policy interface {
 	Localpart(ctx context.Context, t *tenant.Tenant, wished string) (string, error)
 	// Route is asked before a client route's handler; s is nil without a session.
 	Route(ctx context.Context, t *tenant.Tenant, method, pattern string, s *httpapi.Session) error
+	// Profile is asked before a local user sees somebody else's profile; share says whether both are in a common room.
+	Profile(ctx context.Context, t *tenant.Tenant, viewer, user id.User, share func(context.Context) (bool, error)) error
+	// UserDirectory says whether the tenant's people find others by a search; where not, searches find nobody.
+	UserDirectory(t *tenant.Tenant) bool
+	// Presence is asked before a local user's status message is set.
+	Presence(t *tenant.Tenant, status string) error
 	// DefaultRoomVersion is what createRoom makes when the client names no version.
 	DefaultRoomVersion() string
+	// RoomVersions are the versions that may be created; nil: all that the server knows.
+	RoomVersions() []string
 }
 
 // Invite is an invitation of one user by another.
@@ -109,6 +117,20 @@ func (Open) Localpart(_ context.Context, _ *tenant.Tenant, wished string) (strin
 func (Open) Route(context.Context, *tenant.Tenant, string, string, *httpapi.Session) error {
 	return nil
 }
+
+// Profile shows everybody to everybody.
+func (Open) Profile(context.Context, *tenant.Tenant, id.User, id.User, func(context.Context) (bool, error)) error {
+	return nil
+}
+
+// UserDirectory lets people find each other.
+func (Open) UserDirectory(*tenant.Tenant) bool { return true }
+
+// Presence allows every status.
+func (Open) Presence(*tenant.Tenant, string) error { return nil }
+
+// RoomVersions are all that the server knows.
+func (Open) RoomVersions() []string { return nil }
 
 // DefaultRoomVersion is the configured version or the specification's default.
 func (o Open) DefaultRoomVersion() string {

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -36,12 +38,17 @@ type Options struct {
 }
 
 // Rules implement policy.Policy for TI mode.
-type Rules struct{ o Options }
+type Rules struct {
+	o Options
+	// routes are the rows of the routes that have been asked about.
+	mu     sync.RWMutex
+	routes map[[2]string]*Feature
+}
 
 var _ policy.Policy = (*Rules)(nil)
 
 // New returns the rules of a cell.
-func New(o Options) *Rules { return &Rules{o} }
+func New(o Options) *Rules { return &Rules{o: o, routes: map[[2]string]*Feature{}} }
 
 // Federate is stage 1: both domains are on the federation list (AF_10064-02, A_25534). A tenant that has been struck from the list talks with
 // nobody, neighbours included (engine rule 24).
@@ -220,18 +227,59 @@ func (r *Rules) Event(_ context.Context, t *tenant.Tenant, e policy.Event) error
 	return roomState(t, e.Type, e.Content, e.Federated)
 }
 
-// Route closes what the network does not have.
-func (r *Rules) Route(_ context.Context, t *tenant.Tenant, _, pattern string, _ *httpapi.Session) error {
-	switch {
-	case strings.HasSuffix(pattern, "/preview_url"):
-		return rulePreview.refuse()
-	case strings.Contains(pattern, "/thirdparty/"): // no third networks
-		return ruleThird.refuse()
-	case strings.HasSuffix(pattern, "/publicRooms") && t.Insurance:
-		return ruleNoList.refuse()
+// Route closes what the network does not have, by the table of features.
+func (r *Rules) Route(_ context.Context, t *tenant.Tenant, method, pattern string, s *httpapi.Session) error {
+	f := r.feature(method, pattern)
+	if f == nil {
+		return ruleUnknown.refuse()
+	}
+	if f.refused == nil {
+		return nil
+	}
+	if rule := f.refused(t, s); rule != nil {
+		return rule.refuse()
 	}
 	return nil
 }
+
+// Profile shows insured people to those who share a room with them (A_26290-01).
+func (r *Rules) Profile(ctx context.Context, t *tenant.Tenant, viewer, user id.User, share func(context.Context) (bool, error)) error {
+	if viewer == user {
+		return nil
+	}
+	insured := t.Insurance
+	if user.Server() != t.Name {
+		var err error
+		if insured, err = r.listed(ctx, user.Server()); err != nil {
+			return err
+		}
+	}
+	if !insured {
+		return nil
+	}
+	known, err := share(ctx)
+	if err == nil && !known {
+		err = ruleAcquainted.refuse()
+	}
+	return err
+}
+
+// UserDirectory says that the people of a tenant find each other by a search, unless they are insured (A_26375).
+func (r *Rules) UserDirectory(t *tenant.Tenant) bool { return !t.Insurance }
+
+// maxStatus is how many characters a status message may have.
+const maxStatus = 250
+
+// Presence bounds status messages.
+func (r *Rules) Presence(_ *tenant.Tenant, status string) error {
+	if utf8.RuneCountInString(status) > maxStatus {
+		return ruleStatus.refuse()
+	}
+	return nil
+}
+
+// RoomVersions are those that may be created (A_26202, A_26203).
+func (r *Rules) RoomVersions() []string { return versions }
 
 // Localpart gives new users localparts without personal data (A_22719): random ones, and for insured people the hash of their KVNR, which others
 // can compute who know it.

@@ -77,11 +77,24 @@ var (
 	ruleEmoji       = &Rule{"one emoji", "A_26228-01", "m.reaction", both, Refuse, 400, "M_BAD_JSON", "A reaction is exactly one emoji."}
 	ruleRedaction   = &Rule{"redaction within a day", "A_28358", "m.room.redaction", both, Refuse, 403, "M_FORBIDDEN",
 		"Nachrichten können nur innerhalb von 24 Stunden gelöscht werden. / Messages can be deleted within 24 hours only."}
-	rulePreview = &Rule{"no link previews", "A_26344", "GET …/preview_url", both, Refuse, 404, "M_UNRECOGNIZED", "Unrecognized request"}
-	ruleThird   = &Rule{"no third networks", "-", "…/thirdparty/…", both, Refuse, 404, "M_UNRECOGNIZED", "Unrecognized request"}
-	ruleNoList  = &Rule{"no list of public rooms", "A_28587", "GET, POST …/publicRooms", ePA, Refuse, 403, "M_FORBIDDEN", "There are no public rooms for insured people."}
-	ruleKVNR    = &Rule{"insured by KVNR", "A_22719", "new accounts", ePA, Refuse, 400, "M_INVALID_USERNAME", "Insured people are registered by their KVNR: a letter and nine digits."}
-	ruleRandom  = &Rule{"no personal data in user ids", "A_22719", "new accounts", both, Rewrite, 0, "",
+	rulePreview  = &Rule{"no link previews", "A_26344", "GET …/preview_url", both, Refuse, 404, "M_UNRECOGNIZED", "Unrecognized request"}
+	ruleThird    = &Rule{"no third networks", "-", "…/thirdparty/…", both, Refuse, 404, "M_UNRECOGNIZED", "Unrecognized request"}
+	ruleNoList   = &Rule{"no list of public rooms", "A_28587", "GET, POST …/publicRooms", ePA, Refuse, 403, "M_FORBIDDEN", "There are no public rooms for insured people."}
+	ruleMedia    = &Rule{"media with a session", "A_26262", "…/_matrix/media/…/download, thumbnail, config", both, Refuse, 404, "M_UNRECOGNIZED", "Unrecognized request"}
+	ruleIdentity = &Rule{"no third-party identifiers", "A_22719", "adding e-mail addresses and telephone numbers, identity servers, proofs by mail", both, Refuse, 403, "M_FORBIDDEN",
+		"E-Mail-Adressen und Telefonnummern gehören zu keinem Konto. / Accounts have no e-mail addresses or telephone numbers."}
+	ruleSecret = &Rule{"no registration by a secret", "-", "…/_synapse/admin/v1/register, tokens of registration", both, Refuse, 403, "M_FORBIDDEN",
+		"Konten legt die Organisation an. / Accounts are made by the organisation."}
+	ruleForOthers = &Rule{"nobody signs in for others", "AF_10057", "POST /_synapse/admin/v1/users/{userId}/login", both, Refuse, 403, "M_FORBIDDEN",
+		"Niemand meldet sich für eine andere Person an. / Nobody signs in for somebody else."}
+	ruleSession    = &Rule{"profiles need a session", "A_26289", "GET …/profile/…", both, Refuse, 401, "M_MISSING_TOKEN", "Missing access token"}
+	ruleAcquainted = &Rule{"profiles of insured people", "A_26290-01", "GET …/profile/…", both, Refuse, 403, "M_FORBIDDEN",
+		"Das Profil ist nur sichtbar, wenn Sie einen gemeinsamen Raum haben. / The profile is visible to those who share a room only."}
+	ruleDirectory = &Rule{"insured people are not found", "A_26375", "POST …/user_directory/search", ePA, Rewrite, 0, "", "The answer is empty."}
+	ruleStatus    = &Rule{"short status", "-", "PUT …/presence/{userId}/status", both, Refuse, 403, "M_TOO_LARGE", "A status message has at most 250 characters."}
+	ruleUnknown   = &Rule{"nothing unlisted", "-", "a route that the table below does not name", both, Refuse, 404, "M_UNRECOGNIZED", "Unrecognized request"}
+	ruleKVNR      = &Rule{"insured by KVNR", "A_22719", "new accounts", ePA, Refuse, 400, "M_INVALID_USERNAME", "Insured people are registered by their KVNR: a letter and nine digits."}
+	ruleRandom    = &Rule{"no personal data in user ids", "A_22719", "new accounts", both, Rewrite, 0, "",
 		"The localpart is random; an insured person's is the hash of the KVNR (Base32 of SHA-256)."}
 )
 
@@ -89,7 +102,8 @@ var (
 func Table() []Rule {
 	var all []Rule
 	for _, r := range []*Rule{ruleListed, ruleFresh, ruleInsured, ruleConfigured, ruleOneInvitee, ruleRoomVersion, ruleRoomType, ruleNoPublic, ruleUnfederated, ruleInvited, ruleInviteOnly,
-		ruleLaterPublic, ruleWorldEPA, ruleWorld, ruleThreads, ruleEmoji, ruleRedaction, rulePreview, ruleThird, ruleNoList, ruleKVNR, ruleRandom} {
+		ruleLaterPublic, ruleWorldEPA, ruleWorld, ruleThreads, ruleEmoji, ruleRedaction, rulePreview, ruleThird, ruleNoList, ruleMedia, ruleIdentity, ruleSecret, ruleForOthers,
+		ruleSession, ruleAcquainted, ruleDirectory, ruleStatus, ruleUnknown, ruleKVNR, ruleRandom} {
 		all = append(all, *r)
 	}
 	return all
@@ -115,6 +129,18 @@ What the server enforces under ` + "`policy: ti`" + ` beyond Matrix itself. Each
 		}
 		text := strings.ReplaceAll(r.Text, "%s", "…")
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", r.Name, r.Requirement, r.On, r.For, verdict, text)
+	}
+	b.WriteString(`
+## What is served
+
+Every route of the server belongs to the first row that names it, which a test checks with a running server. ` + "`*`" + ` is one segment of a path,
+` + "`/...`" + ` whatever follows, ` + "`~`" + ` stands for any version of the client-server API. Refused rows and limits name their rule above.
+
+| feature | verdict | routes | |
+|---|---|---|---|
+`)
+	for _, f := range features {
+		fmt.Fprintf(&b, "| %s | %s | `%s` | %s |\n", f.Name, f.Verdict, strings.Join(f.Routes, "`, `"), f.Why)
 	}
 	return []byte(b.String())
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/policy"
 	"github.com/konsil-health/konsil/internal/matrix/id"
@@ -65,6 +66,28 @@ func routing(at *tenant.Tenant, pattern string) attempt {
 	}
 }
 
+func routingOf(at *tenant.Tenant, method, pattern string, session *httpapi.Session) attempt {
+	return func(ctx context.Context, s *setting) (bool, error) {
+		return false, s.Route(ctx, at, method, pattern, session)
+	}
+}
+
+func seeing(at *tenant.Tenant, viewer, user id.User, shared bool) attempt {
+	return func(ctx context.Context, s *setting) (bool, error) {
+		return false, s.Profile(ctx, at, viewer, user, func(context.Context) (bool, error) { return shared, nil })
+	}
+}
+
+func searching(at *tenant.Tenant) attempt {
+	return func(_ context.Context, s *setting) (bool, error) { return !s.UserDirectory(at), nil }
+}
+
+func status(n int) attempt {
+	return func(_ context.Context, s *setting) (bool, error) {
+		return false, s.Presence(praxis, strings.Repeat("ä", n))
+	}
+}
+
 func federating(at *tenant.Tenant, peer id.Server, stale bool) attempt {
 	return func(ctx context.Context, s *setting) (bool, error) {
 		s.list.stale = stale
@@ -83,6 +106,8 @@ func version(v string) attempt { return creating(praxis, policy.CreateRoom{RoomV
 func reaction(k string) attempt {
 	return sending(praxis, "m.reaction", `{"m.relates_to":{"rel_type":"m.annotation","event_id":"$x","key":"`+k+`"}}`, false, false)
 }
+
+var doctor = &httpapi.Session{User: "@a:praxis.example", Device: "D"}
 
 // ruleCases has for each rule what it lets pass and what it refuses, or leaves alone and rewrites.
 var ruleCases = map[string]struct{ allowed, refused []attempt }{
@@ -112,18 +137,33 @@ var ruleCases = map[string]struct{ allowed, refused []attempt }{
 		[]attempt{sending(praxis, "m.room.history_visibility", `{"history_visibility":"world_readable"}`, true, true)}},
 	"no threads": {[]attempt{sending(praxis, "m.room.message", `{"m.relates_to":{"rel_type":"m.replace","event_id":"$x"}}`, false, true)},
 		[]attempt{sending(praxis, "m.room.message", `{"m.relates_to":{"rel_type":"m.thread","event_id":"$x"}}`, false, true)}},
-	"one emoji":                    {[]attempt{reaction("👍")}, []attempt{reaction("👍👍"), reaction("ja")}},
-	"redaction within a day":       {[]attempt{redacting(1000)}, []attempt{redacting(25 * 60 * 60 * 1000)}},
-	"no link previews":             {[]attempt{routing(praxis, "/_matrix/client/v1/media/config")}, []attempt{routing(praxis, "/_matrix/client/v1/media/preview_url"), routing(kasse, "/_matrix/media/v3/preview_url")}},
-	"no third networks":            {[]attempt{routing(praxis, "/_matrix/client/v3/account/3pid")}, []attempt{routing(praxis, "/_matrix/client/v3/thirdparty/protocols")}},
-	"no list of public rooms":      {[]attempt{routing(praxis, "/_matrix/client/v3/publicRooms")}, []attempt{routing(kasse, "/_matrix/client/v3/publicRooms")}},
+	"one emoji":               {[]attempt{reaction("👍")}, []attempt{reaction("👍👍"), reaction("ja")}},
+	"redaction within a day":  {[]attempt{redacting(1000)}, []attempt{redacting(25 * 60 * 60 * 1000)}},
+	"no link previews":        {[]attempt{routing(praxis, "/_matrix/client/v1/media/config")}, []attempt{routing(praxis, "/_matrix/client/v1/media/preview_url"), routing(kasse, "/_matrix/media/v3/preview_url")}},
+	"no third networks":       {[]attempt{routing(praxis, "/_matrix/client/v3/account/3pid")}, []attempt{routing(praxis, "/_matrix/client/v3/thirdparty/protocols")}},
+	"no list of public rooms": {[]attempt{routing(praxis, "/_matrix/client/v3/publicRooms")}, []attempt{routing(kasse, "/_matrix/client/v3/publicRooms")}},
+	"media with a session": {[]attempt{routing(praxis, "/_matrix/client/v1/media/download/{serverName}/{mediaId}"), routing(kasse, "/_matrix/media/v3/upload")},
+		[]attempt{routing(praxis, "/_matrix/media/v3/download/{serverName}/{mediaId}"), routing(praxis, "/_matrix/media/r0/config"), routing(kasse, "/_matrix/media/v1/thumbnail/{serverName}/{mediaId}")}},
+	"no third-party identifiers": {[]attempt{routing(praxis, "/_matrix/client/v3/account/3pid")},
+		[]attempt{routingOf(praxis, "POST", "/_matrix/client/v3/account/3pid", doctor), routingOf(praxis, "POST", "/_matrix/client/r0/account/3pid/bind", doctor),
+			routingOf(kasse, "POST", "/_matrix/client/v3/account/password/email/requestToken", nil)}},
+	"no registration by a secret": {[]attempt{routingOf(praxis, "PUT", "/_synapse/admin/v2/users/{userId}", doctor)}, []attempt{routingOf(praxis, "POST", "/_synapse/admin/v1/register", nil)}},
+	"nobody signs in for others":  {[]attempt{routingOf(praxis, "POST", "/_matrix/client/v3/login", nil)}, []attempt{routingOf(praxis, "POST", "/_synapse/admin/v1/users/{userId}/login", doctor)}},
+	"profiles need a session": {[]attempt{routingOf(praxis, "GET", "/_matrix/client/v3/profile/{userId}", doctor)},
+		[]attempt{routingOf(praxis, "GET", "/_matrix/client/v3/profile/{userId}", nil), routingOf(kasse, "GET", "/_matrix/client/r0/profile/{userId}/{keyName}", nil)}},
+	"profiles of insured people": {[]attempt{seeing(praxis, "@a:praxis.example", "@m:kasse.example", true), seeing(kasse, "@m:kasse.example", "@m:kasse.example", false),
+		seeing(kasse, "@m:kasse.example", "@a:praxis.example", false), seeing(praxis, "@a:praxis.example", "@b:praxis.example", false)},
+		[]attempt{seeing(praxis, "@a:praxis.example", "@m:kasse.example", false), seeing(kasse, "@m:kasse.example", "@n:kasse.example", false)}},
+	"insured people are not found": {[]attempt{searching(praxis)}, []attempt{searching(kasse)}},
+	"short status":                 {[]attempt{status(250)}, []attempt{status(251)}},
+	"nothing unlisted":             {[]attempt{routing(praxis, "/_matrix/client/v3/sync")}, []attempt{routing(praxis, "/_matrix/client/v3/sync/more"), routing(praxis, "/_matrix/client/unstable/org.example/new")}},
 	"insured by KVNR":              {[]attempt{naming(kasse, "X110411675")}, []attempt{naming(kasse, "max"), naming(kasse, "")}},
 	"no personal data in user ids": {nil, []attempt{naming(praxis, "anna.weber"), naming(kasse, "X110411675")}},
 }
 
 // TestRules: every rule of the table lets something pass and refuses or rewrites something, with the status and code that it says.
 //
-// Requirements: A_26203, A_26227, A_26228-01, A_26344, A_28587.
+// Requirements: A_26203, A_26227, A_26289, A_26290-01, A_26375, A_26228-01, A_26344, A_28587.
 func TestRules(t *testing.T) {
 	t.Parallel()
 	for _, r := range permission.Table() {
