@@ -80,7 +80,6 @@ var (
 	rulePreview  = &Rule{"no link previews", "A_26344", "GET …/preview_url", both, Refuse, 404, "M_UNRECOGNIZED", "Unrecognized request"}
 	ruleThird    = &Rule{"no third networks", "-", "…/thirdparty/…", both, Refuse, 404, "M_UNRECOGNIZED", "Unrecognized request"}
 	ruleNoList   = &Rule{"no list of public rooms", "A_28587", "GET, POST …/publicRooms", ePA, Refuse, 403, "M_FORBIDDEN", "There are no public rooms for insured people."}
-	ruleMedia    = &Rule{"media with a session", "A_26262", "…/_matrix/media/…/download, thumbnail, config", both, Refuse, 404, "M_UNRECOGNIZED", "Unrecognized request"}
 	ruleIdentity = &Rule{"no third-party identifiers", "A_22719", "adding e-mail addresses and telephone numbers, identity servers, proofs by mail", both, Refuse, 403, "M_FORBIDDEN",
 		"E-Mail-Adressen und Telefonnummern gehören zu keinem Konto. / Accounts have no e-mail addresses or telephone numbers."}
 	ruleSecret = &Rule{"no registration by a secret", "-", "…/_synapse/admin/v1/register, tokens of registration", both, Refuse, 403, "M_FORBIDDEN",
@@ -102,7 +101,7 @@ var (
 func Table() []Rule {
 	var all []Rule
 	for _, r := range []*Rule{ruleListed, ruleFresh, ruleInsured, ruleConfigured, ruleOneInvitee, ruleRoomVersion, ruleRoomType, ruleNoPublic, ruleUnfederated, ruleInvited, ruleInviteOnly,
-		ruleLaterPublic, ruleWorldEPA, ruleWorld, ruleThreads, ruleEmoji, ruleRedaction, rulePreview, ruleThird, ruleNoList, ruleMedia, ruleIdentity, ruleSecret, ruleForOthers,
+		ruleLaterPublic, ruleWorldEPA, ruleWorld, ruleThreads, ruleEmoji, ruleRedaction, rulePreview, ruleThird, ruleNoList, ruleIdentity, ruleSecret, ruleForOthers,
 		ruleSession, ruleAcquainted, ruleDirectory, ruleStatus, ruleUnknown, ruleKVNR, ruleRandom} {
 		all = append(all, *r)
 	}

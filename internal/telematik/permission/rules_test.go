@@ -142,8 +142,6 @@ var ruleCases = map[string]struct{ allowed, refused []attempt }{
 	"no link previews":        {[]attempt{routing(praxis, "/_matrix/client/v1/media/config")}, []attempt{routing(praxis, "/_matrix/client/v1/media/preview_url"), routing(kasse, "/_matrix/media/v3/preview_url")}},
 	"no third networks":       {[]attempt{routing(praxis, "/_matrix/client/v3/account/3pid")}, []attempt{routing(praxis, "/_matrix/client/v3/thirdparty/protocols")}},
 	"no list of public rooms": {[]attempt{routing(praxis, "/_matrix/client/v3/publicRooms")}, []attempt{routing(kasse, "/_matrix/client/v3/publicRooms")}},
-	"media with a session": {[]attempt{routing(praxis, "/_matrix/client/v1/media/download/{serverName}/{mediaId}"), routing(kasse, "/_matrix/media/v3/upload")},
-		[]attempt{routing(praxis, "/_matrix/media/v3/download/{serverName}/{mediaId}"), routing(praxis, "/_matrix/media/r0/config"), routing(kasse, "/_matrix/media/v1/thumbnail/{serverName}/{mediaId}")}},
 	"no third-party identifiers": {[]attempt{routing(praxis, "/_matrix/client/v3/account/3pid")},
 		[]attempt{routingOf(praxis, "POST", "/_matrix/client/v3/account/3pid", doctor), routingOf(praxis, "POST", "/_matrix/client/r0/account/3pid/bind", doctor),
 			routingOf(kasse, "POST", "/_matrix/client/v3/account/password/email/requestToken", nil)}},
