@@ -133,6 +133,7 @@ func policyServers(c *config.Config) func(*tenant.Tenant) *federation.PolicyServ
 func mediaConfig(c *config.Config) media.Config {
 	return media.Config{
 		Folder: c.Media.Folder, MaxUpload: int64(c.Media.MaxUpload), TenantQuota: int64(c.Media.TenantQuota),
+		UserQuota: int64(c.Media.UserQuota), Clamd: c.Media.Clamd, S3: media.S3Config(c.Media.S3),
 		RemoteCache: int64(c.Media.RemoteCache), MaxPixels: int64(c.Media.MaxPixels), Legacy: c.Media.LegacyEnabled,
 		Preview: media.PreviewConfig{Enabled: c.Previews.Enabled, MaxPage: int64(c.Previews.MaxPage), Timeout: c.Previews.Timeout,
 			Guard: federation.Guard(c.PrivateAddresses)},

@@ -297,8 +297,14 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	syncs = clientsync.New(clientsync.Options{DB: n.db, Committer: n.committer, Feed: feed, Accounts: accounts, Rooms: rooms, Timeline: history, Tokens: tokens, Encryption: keys,
 		Ephemeral: passing, Push: notifications})
 	n.stopping = syncs.Close
-	files := media.New(media.Options{DB: n.db, Policy: rules, Log: log, Config: mediaConfig(c), Remote: n.federation})
+	files, err := media.New(media.Options{DB: n.db, Policy: rules, Log: log, Config: mediaConfig(c), Remote: n.federation})
+	if err != nil {
+		return nil, err
+	}
 	n.ends(func() error { files.Close(); return nil })
+	if err := files.Start(ctx); err != nil {
+		return nil, err
+	}
 	administration := admin.New(admin.Options{DB: n.db, Accounts: accounts, Rooms: rooms, Push: notifications, Media: files, Version: "Konsil", Log: log})
 	n.ends(func() error { administration.Close(); return nil })
 	bridges = appservice.New(appservice.Options{DB: n.db, Feed: feed, Tenants: n.tenants, Registry: services, Accounts: accounts, Rooms: rooms,

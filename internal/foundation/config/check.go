@@ -50,6 +50,9 @@ func (l *loader) check(c *Config) error {
 	if v := c.Telematik.MatrixVersion; v != "" && !matrixVersion.MatchString(v) {
 		l.fail("telematik.matrix_version", "%q is no version such as v1.11", v)
 	}
+	if c.Media.S3.Endpoint != "" && c.Media.S3.Bucket == "" {
+		l.fail("media.s3.bucket", "is missing, while media.s3.endpoint is set")
+	}
 	l.webAddress("public_url", c.PublicURL)
 	l.oneOf("logging.level", c.Logging.Level, "debug", "info", "warn", "error")
 	l.oneOf("logging.format", c.Logging.Format, "text", "json")

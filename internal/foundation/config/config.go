@@ -218,8 +218,22 @@ type Media struct {
 	MaxUpload     Size   `key:"max_upload"`
 	TenantQuota   Size   `key:"tenant_quota"`
 	RemoteCache   Size   `key:"remote_cache"`
+	UserQuota     Size   `key:"user_quota"`
 	MaxPixels     int    `key:"max_pixels"`
 	LegacyEnabled bool   `key:"legacy_unauthenticated"`
+	Clamd         string `key:"clamd"`
+	S3            S3     `key:"s3"`
+}
+
+// S3 names the bucket of an S3-compatible store in which media are kept instead of files.
+type S3 struct {
+	Endpoint  string `key:"endpoint"`
+	Bucket    string `key:"bucket"`
+	Region    string `key:"region"`
+	AccessKey string `key:"access_key"`
+	SecretKey string `key:"secret_key"`
+	Prefix    string `key:"prefix"`
+	Plain     bool   `key:"plain"`
 }
 
 // Calls holds what concerns calls of several people (MatrixRTC).

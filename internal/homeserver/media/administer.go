@@ -83,7 +83,7 @@ func (s *Service) Delete(ctx context.Context, t tenant.ID, media string) error {
 	for _, name := range append(files, hash) {
 		known, err := s.known(ctx, t, name)
 		if err == nil && !known {
-			err = s.blobs.remove(t, name)
+			err = s.blobs.remove(ctx, t, name)
 		}
 		if err != nil {
 			return err

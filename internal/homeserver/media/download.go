@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -120,8 +119,8 @@ func (s *Service) download(a access) httpapi.Handler {
 }
 
 // open opens the content. A copy whose file is gone is dropped and fetched once more.
-func (s *Service) open(ctx context.Context, t *tenant.Tenant, m *item) (*os.File, error) {
-	f, err := s.blobs.open(t.ID, m.hash)
+func (s *Service) open(ctx context.Context, t *tenant.Tenant, m *item) (blob, error) {
+	f, err := s.blobs.open(ctx, t.ID, m.hash)
 	if m.origin == "" || !errors.Is(err, mxerror.NotFound) {
 		return f, err
 	}
@@ -132,11 +131,11 @@ func (s *Service) open(ctx context.Context, t *tenant.Tenant, m *item) (*os.File
 	if err != nil {
 		return nil, err
 	}
-	return s.blobs.open(t.ID, again.hash)
+	return s.blobs.open(ctx, t.ID, again.hash)
 }
 
 // serve answers with a file.
-func (s *Service) serve(r *httpapi.Request, f *os.File, contentType, fileName, tag string) *httpapi.Reply {
+func (s *Service) serve(r *httpapi.Request, f blob, contentType, fileName, tag string) *httpapi.Reply {
 	return &httpapi.Reply{Serve: func(w http.ResponseWriter) {
 		defer f.Close()
 		h := w.Header()
@@ -153,7 +152,7 @@ func (s *Service) serve(r *httpapi.Request, f *os.File, contentType, fileName, t
 }
 
 // serveFederation answers another server: empty metadata and the content, as multipart/mixed (server-server API, "Content repository").
-func serveFederation(f *os.File, contentType, fileName string) *httpapi.Reply {
+func serveFederation(f blob, contentType, fileName string) *httpapi.Reply {
 	return &httpapi.Reply{Serve: func(w http.ResponseWriter) {
 		defer f.Close()
 		parts := multipart.NewWriter(w)
@@ -194,7 +193,7 @@ func (s *Service) federationDownload(ctx context.Context, r *httpapi.Request) (a
 	if err != nil {
 		return nil, err
 	}
-	f, err := s.blobs.open(r.Tenant.ID, m.hash)
+	f, err := s.blobs.open(ctx, r.Tenant.ID, m.hash)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"regexp"
 	"sync"
 	"time"
@@ -27,12 +28,18 @@ import (
 
 // Config is the part of the configuration that media reads. Sizes are bytes; zero values take the defaults.
 type Config struct {
-	// Folder is where the content lies.
+	// Folder is where the content lies, or with S3 what is arriving.
 	Folder string
+	// S3 keeps the content in a bucket instead.
+	S3 S3Config
+	// Clamd is the address of a ClamAV daemon, host:port or unix:/path, that has to find what comes in clean; empty lets everything in.
+	Clamd string
 	// MaxUpload bounds one file (100 MiB), the tenant's own and fetched ones.
 	MaxUpload int64
 	// TenantQuota bounds what a tenant's own media take (10 GiB), RemoteCache the copies of other servers' (5 GiB).
 	TenantQuota, RemoteCache int64
+	// UserQuota bounds what one user's media take; 0 sets no such bound.
+	UserQuota int64
 	// MaxPixels bounds the images of which thumbnails are made (50 million).
 	MaxPixels int64
 	// Legacy lets the unauthenticated endpoints serve what is uploaded or fetched from now on. What was stored while it was on stays served.
@@ -77,6 +84,7 @@ type Service struct {
 
 	background context.Context
 	stop       context.CancelFunc
+	work       sync.WaitGroup
 
 	mu sync.Mutex
 	// arrivals are the announced uploads that somebody waits for.
@@ -88,8 +96,8 @@ type mediaKey struct {
 	id     string
 }
 
-// New returns the service. Close ends fetches that are under way.
-func New(o Options) *Service {
+// New returns the service. Close ends fetches that are under way. An error means that the S3 store's settings make no sense.
+func New(o Options) (*Service, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -103,16 +111,40 @@ func New(o Options) *Service {
 	set(&c.MaxPixels, 50_000_000)
 	set(&c.PendingLife, 24*time.Hour)
 	set(&c.MaxPending, 50)
-	s := &Service{o: o, c: c, db: o.DB, blobs: blobs{c.Folder}, pixels: semaphore.NewWeighted(c.MaxPixels), arrivals: map[mediaKey]*arrival{}}
+	s := &Service{o: o, c: c, db: o.DB, blobs: blobs{storage: folder(c.Folder), incoming: filepath.Join(c.Folder, "incoming")}, pixels: semaphore.NewWeighted(c.MaxPixels), arrivals: map[mediaKey]*arrival{}}
+	if c.S3.Endpoint != "" {
+		b, err := newBucket(c.S3)
+		if err != nil {
+			return nil, err
+		}
+		s.blobs.storage = b
+	}
+	if c.Clamd != "" {
+		s.blobs.scan = newClamd(c.Clamd).scan
+	}
 	if c.Preview.Enabled {
 		s.previews = newPreviewer(c.Preview)
 	}
 	s.background, s.stop = context.WithCancel(context.Background())
-	return s
+	return s, nil
 }
 
-// Close ends fetches that are under way.
-func (s *Service) Close() { s.stop() }
+// Start makes sure that content can be stored and begins to look for what is left over. An error says what is wrong with the S3 store.
+func (s *Service) Start(ctx context.Context) error {
+	if b, ok := s.blobs.storage.(*bucket); ok {
+		if err := b.check(ctx); err != nil {
+			return err
+		}
+	}
+	s.work.Go(s.sweepAll)
+	return nil
+}
+
+// Close ends fetches that are under way, and what Start began.
+func (s *Service) Close() {
+	s.stop()
+	s.work.Wait()
+}
 
 func set[T int | int64 | time.Duration](v *T, def T) {
 	if *v == 0 {

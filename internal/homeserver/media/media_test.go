@@ -59,7 +59,10 @@ func each(t *testing.T, change func(*media.Options), f func(t *testing.T, g *rig
 			if change != nil {
 				change(&o)
 			}
-			g.media = media.New(o)
+			var err error
+			if g.media, err = media.New(o); err != nil {
+				t.Fatal(err)
+			}
 			return g.media.Routes()
 		})
 		t.Cleanup(g.media.Close)

@@ -200,14 +200,14 @@ func picture(f *fetched) bool {
 
 // keepPicture stores a picture and adds what the preview says of it. A tenant without space left gets the preview without.
 func (s *Service) keepPicture(ctx context.Context, t *tenant.Tenant, user id.User, f *fetched, out preview) error {
-	if err := s.withinQuota(ctx, t.ID, int64(len(f.body))); err != nil {
+	if err := s.withinQuota(ctx, t.ID, user, int64(len(f.body))); err != nil {
 		if errors.Is(err, mxerror.Forbidden) {
 			return nil
 		}
 		return err
 	}
-	name, size, err := s.blobs.write(t.ID, "", "", bytes.NewReader(f.body), s.c.MaxUpload)
-	if errors.Is(err, errTooLarge) {
+	name, size, err := s.blobs.write(ctx, t.ID, classOwn, "", bytes.NewReader(f.body), s.c.MaxUpload)
+	if errors.Is(err, errTooLarge) || mxerror.From(err) != nil {
 		return nil
 	}
 	if err != nil {

@@ -85,9 +85,12 @@ func (s *Service) fetch(ctx context.Context, t *tenant.Tenant, server id.Server,
 	if _, params, err := mime.ParseMediaType(partHeader.Get("Content-Disposition")); err == nil && len(params["filename"]) <= maxFileName {
 		m.fileName = params["filename"]
 	}
-	m.hash, m.size, err = s.blobs.write(t.ID, "r", string(server)+"/"+media, content, s.c.MaxUpload)
+	m.hash, m.size, err = s.blobs.write(ctx, t.ID, classRemote, string(server)+"/"+media, content, s.c.MaxUpload)
 	if errors.Is(err, errTooLarge) {
 		return nil, mxerror.New(502, mxerror.TooLarge.Code, "The file of the other server is too large for this one")
+	}
+	if mxerror.From(err) != nil { // malware, or nobody to look for it
+		return nil, err
 	}
 	if err != nil {
 		return nil, mxerror.New(502, "M_UNKNOWN", "The other server broke off")
@@ -163,7 +166,7 @@ func (s *Service) drop(ctx context.Context, t tenant.ID, m *item) error {
 	})
 	for _, name := range append(files, m.hash) {
 		if err == nil {
-			err = s.blobs.remove(t, name)
+			err = s.blobs.remove(ctx, t, name)
 		}
 	}
 	return err

@@ -4,48 +4,75 @@ package media
 
 import (
 	"context"
-	"errors"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
 
+	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 )
 
-// sweepAfter is how old a file must be before it can count as left over: younger ones may belong to an upload whose row is being written.
-const sweepAfter = 24 * time.Hour
+const (
+	// sweepAfter is how old content must be before it can count as left over: younger may belong to an upload whose row is being written.
+	sweepAfter = 24 * time.Hour
+	// sweepEvery is the pause between two rounds through all tenants.
+	sweepEvery = 24 * time.Hour
+)
 
-// Sweep deletes files of a tenant that no row knows: what an interrupted upload or a crash between file and row left behind. It returns how
-// many there were. The opposite, a row without a file, is found when somebody asks for it.
+// Sweep deletes content of a tenant that no row knows: what an interrupted upload or a crash between content and row left behind. It returns how
+// much there was. The opposite, a row without content, is found when somebody asks for it.
 func (s *Service) Sweep(ctx context.Context, t tenant.ID) (removed int, err error) {
 	before := s.o.Now().Add(-sweepAfter)
-	err = filepath.WalkDir(s.blobs.tenantFolder(t), func(path string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
+	err = s.blobs.walk(ctx, t, func(name string, stored time.Time) error {
+		if stored.After(before) {
 			return nil
 		}
-		if err != nil || d.IsDir() {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil || info.ModTime().After(before) {
-			return ignoreGone(err)
-		}
-		known, err := s.known(ctx, t, d.Name())
+		known, err := s.known(ctx, t, name)
 		if err != nil || known {
 			return err
 		}
 		removed++
-		return ignoreGone(os.Remove(path))
+		return s.blobs.remove(ctx, t, name)
 	})
 	return removed, err
 }
 
-func ignoreGone(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+// sweepAll sweeps every tenant that has media, now and then once a day, until the service is closed.
+func (s *Service) sweepAll() {
+	ctx := s.background
+	if err := s.blobs.clear(); err != nil {
+		s.o.Log.WarnContext(ctx, "files that were arriving are left", "error", err)
 	}
-	return err
+	round := time.NewTicker(sweepEvery)
+	defer round.Stop()
+	for {
+		if err := s.sweepRound(ctx); err != nil && ctx.Err() == nil {
+			s.o.Log.WarnContext(ctx, "left-over media could not be looked for", "error", err)
+		}
+		select {
+		case <-round.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Service) sweepRound(ctx context.Context) error {
+	for after := int64(-1 << 63); ; {
+		rows, err := s.db.Query(ctx, "SELECT DISTINCT tenant FROM media WHERE tenant > $1 ORDER BY tenant LIMIT 100", after)
+		tenants, err := database.All(rows, err, database.Column[int64])
+		if err != nil || len(tenants) == 0 {
+			return err
+		}
+		for _, t := range tenants {
+			n, err := s.Sweep(ctx, tenant.ID(t))
+			if err != nil {
+				return err
+			}
+			if n > 0 {
+				s.o.Log.InfoContext(ctx, "left-over media deleted", "tenant", t, "files", n)
+			}
+			after = t
+		}
+	}
 }
 
 func (s *Service) known(ctx context.Context, t tenant.ID, name string) (bool, error) {

@@ -13,7 +13,8 @@ import (
 	"image/jpeg"
 	"image/png"
 	"io"
-	"os"
+	"mime"
+	"strings"
 
 	"golang.org/x/image/draw"
 	_ "golang.org/x/image/webp"
@@ -27,6 +28,8 @@ import (
 const (
 	methodCrop  = "crop"
 	methodScale = "scale"
+	// moving is added to the method of a thumbnail that may move.
+	moving = "-animated"
 )
 
 // size is a thumbnail as it is made and kept.
@@ -70,6 +73,10 @@ func wantedSize(r *httpapi.Request) (size, error) {
 		}
 	}
 	best.method = method
+	if move, err := r.QueryBool("animated", false); err != nil || !move {
+		return best, err
+	}
+	best.method += moving
 	return best, nil
 }
 
@@ -113,13 +120,13 @@ func (s *Service) federationThumbnail(ctx context.Context, r *httpapi.Request) (
 }
 
 // openThumbnail opens a thumbnail, making it at the first time. Callers for one share the work.
-func (s *Service) openThumbnail(ctx context.Context, t *tenant.Tenant, m *item, want size) (*os.File, made, error) {
+func (s *Service) openThumbnail(ctx context.Context, t *tenant.Tenant, m *item, want size) (blob, made, error) {
 	if !isImage(m.contentType) {
 		return nil, made{}, errNoImage
 	}
 	found, err := s.storedThumbnail(ctx, t.ID, m, want)
 	if err == nil {
-		f, err := s.blobs.open(t.ID, found.hash)
+		f, err := s.blobs.open(ctx, t.ID, found.hash)
 		if !errors.Is(err, mxerror.NotFound) {
 			return f, found, err
 		}
@@ -141,7 +148,7 @@ func (s *Service) openThumbnail(ctx context.Context, t *tenant.Tenant, m *item, 
 	if err != nil {
 		return nil, made{}, err
 	}
-	f, err := s.blobs.open(t.ID, found.hash)
+	f, err := s.blobs.open(ctx, t.ID, found.hash)
 	return f, found, err
 }
 
@@ -185,6 +192,12 @@ func (s *Service) makeThumbnail(ctx context.Context, t *tenant.Tenant, m *item, 
 	if err != nil {
 		return made{}, errNoImage
 	}
+	if method, still := strings.CutSuffix(want.method, moving); still {
+		want.method = method
+		if done, ok, err := s.makeMoving(ctx, t, m, f, asked, want, key); ok || err != nil {
+			return done, err
+		}
+	}
 	if turned >= 5 { // lies on its side
 		want.width, want.height = want.height, want.width
 	}
@@ -200,18 +213,39 @@ func (s *Service) makeThumbnail(ctx context.Context, t *tenant.Tenant, m *item, 
 	if err != nil {
 		return made{}, err
 	}
-	bytesOut := int64(out.Len())
-	if result.hash, _, err = s.blobs.write(t.ID, "t", key, &out, bytesOut); err != nil {
+	return s.keepThumbnail(ctx, t, m, asked, key, result.contentType, out.Bytes())
+}
+
+// makeMoving makes a thumbnail that moves, of what moves; ok is false for everything else.
+func (s *Service) makeMoving(ctx context.Context, t *tenant.Tenant, m *item, f io.ReadSeeker, asked, want size, key string) (done made, ok bool, err error) {
+	if mediaType, _, err := mime.ParseMediaType(m.contentType); err != nil || mediaType != "image/gif" {
+		return made{}, false, nil
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return made{}, false, err
+	}
+	out, ok, err := animated(f, want, s.c.MaxPixels)
+	if err != nil || !ok {
+		return made{}, false, err
+	}
+	done, err = s.keepThumbnail(ctx, t, m, asked, key, "image/gif", out)
+	return done, true, err
+}
+
+func (s *Service) keepThumbnail(ctx context.Context, t *tenant.Tenant, m *item, asked size, key, contentType string, out []byte) (made, error) {
+	result := made{contentType: contentType}
+	var err error
+	if result.hash, _, err = s.blobs.write(ctx, t.ID, classThumbnail, key, bytes.NewReader(out), int64(len(out))); err != nil {
 		return made{}, err
 	}
 	_, err = s.db.Exec(ctx, `INSERT INTO media_thumbnail (tenant, origin, media_id, width, height, method, hash, size, content_type)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`,
-		int64(t.ID), m.origin, m.id, asked.width, asked.height, asked.method, result.hash, bytesOut, result.contentType)
+		int64(t.ID), m.origin, m.id, asked.width, asked.height, asked.method, result.hash, len(out), result.contentType)
 	return result, err
 }
 
 // turned reads the orientation and leaves the file at its beginning.
-func (s *Service) turned(f *os.File) (int, error) {
+func (s *Service) turned(f blob) (int, error) {
 	head := make([]byte, 64<<10)
 	n, err := f.ReadAt(head, 0)
 	if err != nil && !errors.Is(err, io.EOF) {

@@ -51,10 +51,10 @@ func (s *Service) receive(ctx context.Context, r *httpapi.Request) (*received, e
 	if len(fileName) > maxFileName {
 		return nil, mxerror.InvalidParam.With("the file name is longer than %d bytes", maxFileName)
 	}
-	if err := s.withinQuota(ctx, r.Tenant.ID, max(r.HTTP.ContentLength, 0)); err != nil {
+	if err := s.withinQuota(ctx, r.Tenant.ID, r.Session.User, max(r.HTTP.ContentLength, 0)); err != nil {
 		return nil, err
 	}
-	name, size, err := s.blobs.write(r.Tenant.ID, "", "", r.HTTP.Body, s.c.MaxUpload)
+	name, size, err := s.blobs.write(ctx, r.Tenant.ID, classOwn, "", r.HTTP.Body, s.c.MaxUpload)
 	var over *http.MaxBytesError
 	if errors.Is(err, errTooLarge) || errors.As(err, &over) {
 		return nil, s.tooLarge()
@@ -69,11 +69,19 @@ func (s *Service) tooLarge() error {
 	return mxerror.TooLarge.With("files may have at most %d bytes", s.c.MaxUpload)
 }
 
-func (s *Service) withinQuota(ctx context.Context, t tenant.ID, more int64) error {
+// withinQuota refuses more bytes than the tenant or the user has left.
+func (s *Service) withinQuota(ctx context.Context, t tenant.ID, user id.User, more int64) error {
 	var used int64
 	err := s.db.QueryRow(ctx, "SELECT COALESCE(SUM(size), 0) FROM media WHERE tenant = $1 AND origin = ''", int64(t)).Scan(&used)
 	if err == nil && used+more > s.c.TenantQuota {
-		err = mxerror.Forbidden.With("the organisation's space for files is used up")
+		err = mxerror.Forbidden.With("Der Speicherplatz der Organisation für Dateien ist verbraucht. / The organisation's space for files is used up.")
+	}
+	if err != nil || s.c.UserQuota == 0 {
+		return err
+	}
+	err = s.db.QueryRow(ctx, "SELECT COALESCE(SUM(size), 0) FROM media WHERE tenant = $1 AND user_id = $2 AND origin = ''", int64(t), string(user)).Scan(&used)
+	if err == nil && used+more > s.c.UserQuota {
+		err = mxerror.Forbidden.With("Ihr Speicherplatz für Dateien ist verbraucht. / Your space for files is used up.")
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -106,6 +107,8 @@ type User struct {
 	Token  string
 	// Host overrides the Host header; empty is the tenant's name.
 	Host string
+	// Header is added to requests.
+	Header http.Header
 }
 
 // Password is everybody's password.
@@ -176,6 +179,7 @@ func (u *User) Send(method, path, contentType string, body any) *Answer {
 	if r.Host == "" {
 		r.Host = string(u.Tenant.Name)
 	}
+	maps.Copy(r.Header, u.Header)
 	r.Header.Set("Content-Type", contentType)
 	if u.Token != "" {
 		r.Header.Set("Authorization", "Bearer "+u.Token)
