@@ -58,6 +58,7 @@ var order = []string{
 	"internal/homeserver/room",
 	"internal/homeserver/space",
 	"internal/homeserver/delayed",
+	"internal/homeserver/retention",
 	"internal/homeserver/timeline",
 	"internal/homeserver/ephemeral",
 	"internal/homeserver/encryption",

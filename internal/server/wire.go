@@ -34,6 +34,7 @@ import (
 	"github.com/konsil-health/konsil/internal/homeserver/media"
 	"github.com/konsil-health/konsil/internal/homeserver/oauth"
 	"github.com/konsil-health/konsil/internal/homeserver/push"
+	"github.com/konsil-health/konsil/internal/homeserver/retention"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
 	"github.com/konsil-health/konsil/internal/homeserver/space"
 	"github.com/konsil-health/konsil/internal/homeserver/timeline"
@@ -162,6 +163,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	}
 	var bridges *appservice.Service
 	var later *delayed.Service
+	var expiry *retention.Service // nil where messages live for ever
 	var issuer *oauth.Service
 	var syncs *clientsync.Service
 	accounts = account.New(account.Options{
@@ -256,6 +258,9 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 			if err := later.Stored(ctx, t, e, plan); err != nil {
 				return err
 			}
+			if expiry != nil {
+				expiry.Stored(t, e, plan)
+			}
 			if err := notifications.Highlights(ctx, t, e, state, plan); err != nil {
 				return err
 			}
@@ -268,6 +273,11 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	n.ends(func() error { n.federation.Close(); return nil })
 	later = delayed.New(delayed.Options{DB: n.db, Tenants: n.tenants, Rooms: rooms, Log: log})
 	n.ends(func() error { later.Close(); return nil })
+	if r := c.Rooms.Retention; r.Enabled {
+		expiry = retention.New(retention.Options{DB: n.db, Tenants: n.tenants, Rooms: rooms, Log: log, Default: r.Default, Min: r.Min, Max: r.Max})
+		n.starts = append(n.starts, expiry.Start)
+		n.ends(func() error { expiry.Close(); return nil })
+	}
 	feed.SetMembers(rooms.WaitingMembers)
 	spaces := space.New(space.Options{Rooms: rooms, Remote: n.federation.Hierarchy})
 	n.federation.Spaces = spaces

@@ -44,6 +44,9 @@ func (l *loader) check(c *Config) error {
 			l.fail("rooms.default_version", "unknown room version %q, expected one of %s", v, strings.Join(roomversion.Supported(), ", "))
 		}
 	}
+	if r := c.Rooms.Retention; r.Default < 0 || r.Min < 0 || r.Max < 0 || r.Max > 0 && r.Max < r.Min {
+		l.fail("rooms.retention.max", "must not be shorter than rooms.retention.min, and none negative")
+	}
 	if c.Media.MaxUpload < 1 {
 		l.fail("media.max_upload", "must be at least 1 byte")
 	}

@@ -179,7 +179,16 @@ type Previews struct {
 
 // Rooms holds what concerns rooms.
 type Rooms struct {
-	DefaultVersion string `key:"default_version"`
+	DefaultVersion string    `key:"default_version"`
+	Retention      Retention `key:"retention"`
+}
+
+// Retention says how long messages live.
+type Retention struct {
+	Enabled bool          `key:"enabled"`
+	Default time.Duration `key:"default"`
+	Min     time.Duration `key:"min"`
+	Max     time.Duration `key:"max"`
 }
 
 // Federation holds what concerns talking with other servers.

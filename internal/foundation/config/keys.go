@@ -74,6 +74,10 @@ var keys = []key{
 	{"presence", "true", "Tell users who is online. Between servers it is sent only when something changes."},
 
 	{"rooms.default_version", "", "Room version of new rooms. Empty: 12 under `policy: open`, 10 under `policy: ti`."},
+	{"rooms.retention.enabled", "false", "Remove messages that are older than their room lets them be (`m.room.retention`, MSC1763). State never goes, and a room's last message stays until there is another."},
+	{"rooms.retention.default", "0s", "How long messages live in rooms that say nothing, for example `8760h`. 0: for ever."},
+	{"rooms.retention.min", "0s", "The shortest life that a room may ask for."},
+	{"rooms.retention.max", "0s", "The longest one, also of the default. 0: no bound."},
 
 	{"federation.resolve", "{}", "Server name → `address`, or object with the keys below: how to reach a server that no name service knows."},
 	{"federation.resolve.*.address", "", "`host:port` to connect to; the certificate must still be one for the server name."},
