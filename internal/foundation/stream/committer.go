@@ -22,6 +22,10 @@ const (
 	// delay (commit.md, section 3). PostgreSQL lost by it.
 	gatherBelow = 8
 	gatherFor   = 2 * time.Millisecond
+	// moreFor bounds the wait for plans that were announced by the one before ([Plan.More]), one by one; moreInAll that of a whole batch, which others
+	// wait for as well.
+	moreFor   = 2 * time.Millisecond
+	moreInAll = 10 * time.Millisecond
 	// queueSize bounds the plans that wait; further senders block.
 	queueSize = 1024
 )
@@ -148,7 +152,29 @@ func (c *Committer) collect() []*Pending {
 		}
 		batch = c.drain(batch)
 	}
-	return c.unique(batch)
+	return c.unique(c.announced(batch))
+}
+
+// announced waits for what the last plan of a batch announced, and takes with it what else has come.
+func (c *Committer) announced(batch []*Pending) []*Pending {
+	var wait *time.Timer
+	for began := time.Now(); len(batch) < maxBatch && batch[len(batch)-1].plan.More && time.Since(began) < moreInAll; {
+		if wait == nil {
+			wait = time.NewTimer(moreFor)
+			defer wait.Stop()
+		} else {
+			wait.Reset(moreFor)
+		}
+		select {
+		case p := <-c.queue:
+			batch = c.drain(append(batch, p))
+		case <-wait.C:
+			return batch
+		case <-c.quit:
+			return batch
+		}
+	}
+	return batch
 }
 
 func (c *Committer) drain(batch []*Pending) []*Pending {

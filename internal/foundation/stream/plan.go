@@ -77,6 +77,8 @@ type Plan struct {
 	Committed func(first int64)
 	// Trace names in the log the request that the plan comes from.
 	Trace string
+	// More says that its caller hands over another plan at once, without waiting for this one: it is worth a moment to take both together.
+	More bool
 	// Outbox are servers that have something to fetch from the plan's first position on (engine rule 20).
 	Outbox []id.Server
 }

@@ -34,6 +34,8 @@ type addition struct {
 	send bool
 	// own marks an event that was drafted in this very turn on this head: nothing stored can name it yet.
 	own bool
+	// unseen marks an event that is taken for new, and cited and redacted by nobody, without having looked: the guard does.
+	unseen bool
 	// missing are prev events that we do not have.
 	missing []id.Event
 	// unsure are prev events that are being committed: should that fail, they come again and find that they are cited.
@@ -115,7 +117,7 @@ func (s *Service) build(ctx context.Context, t *tenant.Tenant, r *Room, at base,
 		}
 		stmts = nil
 	}
-	b.plan = &stream.Plan{Tenant: t.ID, Room: r.NID, Rows: stmts, Trace: observe.Trace(ctx)}
+	b.plan = &stream.Plan{Tenant: t.ID, Room: r.NID, Rows: stmts, Trace: observe.Trace(ctx), More: moreFollows(ctx)}
 	s.guard(t, h, &next, a, b.plan)
 	if err := s.eventRows(ctx, t, a, e, live, at.roster, b.plan); err != nil {
 		return nil, err
@@ -245,6 +247,9 @@ func (s *Service) guard(t *tenant.Tenant, h, next *head, a addition, p *stream.P
 		args = append(args, string(a.event.ID()))
 		p.Unique = append(p.Unique, "event:"+string(a.event.ID()))
 	}
+	if a.unseen {
+		query += notExpected
+	}
 	if a.txn != nil { // only events of the tenant's own users have one
 		if a.own {
 			query += newTxn
@@ -265,6 +270,9 @@ const (
 	newEventID = " AND NOT EXISTS (SELECT 1 FROM event_id WHERE tenant = $1 AND event_id = $8)"
 	newTxn     = " AND NOT EXISTS (SELECT 1 FROM txn WHERE tenant = $1 AND user_id = $8 AND device = $9 AND scope = $10 AND txn_id = $11)"
 	newTxnToo  = " AND NOT EXISTS (SELECT 1 FROM txn WHERE tenant = $1 AND user_id = $9 AND device = $10 AND scope = $11 AND txn_id = $12)"
+	// notExpected: nothing that came before it cites or redacts the event.
+	notExpected = " AND NOT EXISTS (SELECT 1 FROM event_gap WHERE tenant = $1 AND room = $2 AND missing_id = $8)" +
+		" AND NOT EXISTS (SELECT 1 FROM redaction WHERE tenant = $1 AND redacts = $8)"
 )
 
 // insertEvent stores an event row; insertEventID makes its id unique in the tenant.
@@ -289,11 +297,11 @@ func (s *Service) eventRows(ctx context.Context, t *tenant.Tenant, a addition, e
 	if s.Class != nil && live {
 		e.Class = s.Class(ctx, t.ID, e.Event, len(members.users))
 	}
-	if err := s.redactions(ctx, t, e, live, a.own, p); err != nil {
+	if err := s.redactions(ctx, t, e, live, a.own || a.unseen, p); err != nil {
 		return err
 	}
 	var promoted *Event
-	if !a.own {
+	if !a.own && !a.unseen {
 		var err error
 		if promoted, err = s.outlier(ctx, t.ID, e.ID()); err != nil {
 			return err

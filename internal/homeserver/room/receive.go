@@ -309,9 +309,10 @@ type judgement struct {
 
 // appendJudged commits an event signed by somebody else, or one of ours that was built earlier; its bytes stay as they are.
 func (s *Service) appendJudged(ctx context.Context, t *tenant.Tenant, r *Room, e *event.Event, before State, j judgement) (*Event, error) {
-	again := false
+	again, fresh := false, isUnseen(ctx, e.ID())
 	stored, err := s.commit(ctx, t, r, func(h *head) (addition, error) {
-		if again { // the guard may have met this very event, come by another way
+		if again { // the guard may have met this very event, come by another way, or one that cites it
+			fresh = false
 			if err := s.notStored(ctx, t.ID, e.ID()); err != nil {
 				return addition{}, err
 			}
@@ -322,10 +323,14 @@ func (s *Service) appendJudged(ctx context.Context, t *tenant.Tenant, r *Room, e
 			return addition{}, err
 		}
 		a := addition{event: e, rejected: j.rejected, softFailed: j.softFailed, missing: j.missing, send: j.send, txn: j.txn}
-		if a.cited, err = s.cited(ctx, t.ID, r, h, e.ID()); err != nil {
-			return addition{}, err
+		if a.unseen = fresh && !slices.Contains(h.gaps, e.ID()); !a.unseen {
+			if a.cited, err = s.cited(ctx, t.ID, r, h, e.ID()); err != nil {
+				return addition{}, err
+			}
 		}
-		if a.unsure, err = s.beingCommitted(ctx, t.ID, r, e.PrevEvents()); err != nil {
+		// What is an end of the head has been committed when the guard finds that head.
+		loose := slices.DeleteFunc(slices.Clone(e.PrevEvents()), func(p id.Event) bool { return slices.Contains(h.extremities, p) })
+		if a.unsure, err = s.beingCommitted(ctx, t.ID, r, loose); err != nil {
 			return addition{}, err
 		}
 		a.before, a.stmts = current.next(t.ID, r.NID, before)

@@ -17,8 +17,8 @@ import (
 
 // redactions adds what an event redacts, or applies the redactions that came before it (room versions 3 and later: a redaction takes effect
 // when both events are known and the redactor may).
-// An own event cannot have been redacted before it was made.
-func (s *Service) redactions(ctx context.Context, t *tenant.Tenant, e *Event, live, own bool, p *stream.Plan) error {
+// An own event cannot have been redacted before it was made; for one that is taken to be unexpected the guard looks.
+func (s *Service) redactions(ctx context.Context, t *tenant.Tenant, e *Event, live, unexpected bool, p *stream.Plan) error {
 	if e.Type() == "m.room.redaction" && e.Redacts() != "" {
 		target, err := id.ParseEvent(string(e.Redacts()))
 		if err != nil {
@@ -31,11 +31,12 @@ func (s *Service) redactions(ctx context.Context, t *tenant.Tenant, e *Event, li
 		}
 		found, err := s.Events(ctx, t.ID, []id.Event{target})
 		if err != nil || found[target] == nil {
+			p.Unique = append(p.Unique, "event:"+string(target)) // not in one batch with it, whose guard would not see this redaction
 			return err
 		}
 		return s.applyRedaction(ctx, t, e, found[target], p)
 	}
-	if own {
+	if unexpected {
 		return nil
 	}
 	by, err := s.redactedBy(ctx, t.ID, e)

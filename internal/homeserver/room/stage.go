@@ -86,6 +86,9 @@ func (s *Service) Receive(ctx context.Context, t *tenant.Tenant, origin id.Serve
 		}
 	}
 	if len(missing) == 0 {
+		if _, inMemory := s.events.Get(eventKey{t.ID, e.ID()}); !inMemory && isUnseen(ctx, e.ID()) {
+			return s.take(ctx, t, origin, r, e)
+		}
 		known, err := s.known(ctx, t.ID, r.NID, []id.Event{e.ID()})
 		if err != nil {
 			return err
