@@ -35,6 +35,8 @@ type Options struct {
 	// BodyTime is how long a JSON body may take to arrive (default 1 min): who sends slower only means to keep a connection. Answers may take as
 	// long, and a second more for each 16 KiB.
 	BodyTime time.Duration
+	// MaxUnproven is how many bytes of bodies are held at once whose senders have not been recognised yet (default 128 MiB).
+	MaxUnproven int64
 	// QuietAccess writes a line only for what failed inside the server.
 	QuietAccess bool
 	Metrics     prometheus.Registerer
@@ -50,6 +52,7 @@ type Router struct {
 	users     Authenticator
 	servers   ServerAuthenticator
 	metrics   metrics
+	unproven  unproven
 }
 
 // NewRouter returns an empty table.
@@ -60,10 +63,13 @@ func NewRouter(o Options) *Router {
 	if o.BodyTime <= 0 {
 		o.BodyTime = time.Minute
 	}
+	if o.MaxUnproven <= 0 {
+		o.MaxUnproven = maxUnproven
+	}
 	if o.Metrics == nil {
 		o.Metrics = prometheus.NewRegistry()
 	}
-	m := &Router{o: o, shared: map[string]bool{}, metrics: newMetrics(o.Metrics)}
+	m := &Router{o: o, shared: map[string]bool{}, metrics: newMetrics(o.Metrics), unproven: unproven{most: o.MaxUnproven}}
 	for _, h := range o.SharedHosts {
 		m.sharedAll = m.sharedAll || h == "*"
 		m.shared[strings.ToLower(strings.Trim(h, "[]"))] = true

@@ -85,33 +85,42 @@ func (m *Router) network(ctx context.Context, w http.ResponseWriter, r *Request)
 			return encoded{}, err
 		}
 	}
-	bodyRead := false
+	bodyRead, proven := false, func() {}
 	if shared && !r.route.Raw && token(r.HTTP) == "" || r.route.Access == Server {
+		proven = m.unproven.watch(r.HTTP)
+		defer proven()
 		if err := readBody(w, r); err != nil {
 			return encoded{}, err
 		}
 		bodyRead = true
 	}
-	if shared {
-		if r.Tenant, err = m.onSharedHost(ctx, r); err != nil {
-			return encoded{}, err
-		}
-	}
-	if r.Tenant != nil {
-		if r.Tenant.State != tenant.Active && !r.route.AfterEnd {
-			return encoded{}, errUnknownHost
-		}
-		ctx = tenant.With(ctx, r.Tenant)
-	}
-	if err := m.authenticate(ctx, r); err != nil {
+	if ctx, err = m.recognise(ctx, r, shared); err != nil {
 		return encoded{}, err
 	}
+	proven()
 	if !bodyRead {
 		if err := readBody(w, r); err != nil {
 			return encoded{}, err
 		}
 	}
 	return m.handle(ctx, r)
+}
+
+// recognise finds the tenant where the host does not say it, and the caller.
+func (m *Router) recognise(ctx context.Context, r *Request, shared bool) (context.Context, error) {
+	if shared {
+		var err error
+		if r.Tenant, err = m.onSharedHost(ctx, r); err != nil {
+			return ctx, err
+		}
+	}
+	if r.Tenant != nil {
+		if r.Tenant.State != tenant.Active && !r.route.AfterEnd {
+			return ctx, errUnknownHost
+		}
+		ctx = tenant.With(ctx, r.Tenant)
+	}
+	return ctx, m.authenticate(ctx, r)
 }
 
 // route finds the row of the table.
@@ -157,6 +166,9 @@ func readBody(w http.ResponseWriter, r *Request) error {
 	var over *http.MaxBytesError
 	if errors.As(err, &over) {
 		return tooLarge(limit)
+	}
+	if errors.Is(err, errCrowded) {
+		return crowded()
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return mxerror.New(http.StatusRequestTimeout, mxerror.Unknown.Code, "the body took too long to arrive")

@@ -33,3 +33,44 @@ func TestTransactionLeavesNoGap(t *testing.T) {
 		}
 	})
 }
+
+// TestTransactionAsksOnce: what events that nobody knows yet cost in queries does not grow with their number.
+func TestTransactionAsksOnce(t *testing.T) {
+	withPeer(t, "11", func(t *testing.T, p *peer) {
+		ctx := context.Background()
+		on := p.heads()
+		var chain []*event.Event
+		for i := range 40 {
+			e := p.message(on, fmt.Sprint(i))
+			on, chain = []*event.Event{e}, append(chain, e)
+		}
+		before := p.h.DB.Counters().Queries
+		for i, err := range p.h.ReceiveAll(ctx, p.h.t, "b.example", chain) {
+			if err != nil {
+				t.Fatalf("event %d: %v", i, err)
+			}
+		}
+		if n := p.h.DB.Counters().Queries - before; n > 10 {
+			t.Errorf("%d queries for %d events", n, len(chain))
+		}
+	})
+}
+
+// TestRedactionComesFirst: a redaction that comes before its event, even in one transaction with it, takes effect when the event comes.
+func TestRedactionComesFirst(t *testing.T) {
+	withPeer(t, "11", func(t *testing.T, p *peer) {
+		ctx := context.Background()
+		on := p.heads()
+		regretted := p.message(on, "regretted")
+		redaction := p.make(on, ben2, "m.room.redaction", noKey, fmt.Sprintf(`{"redacts":%q}`, regretted.ID()))
+		for i, err := range p.h.ReceiveAll(ctx, p.h.t, "b.example", []*event.Event{redaction, regretted}) {
+			if err != nil {
+				t.Fatalf("event %d: %v", i, err)
+			}
+		}
+		got, err := p.h.Event(ctx, p.h.t.ID, regretted.ID())
+		if err != nil || got.RedactedBy != redaction.ID() {
+			t.Errorf("redacted by %q, %v, want %s", got.RedactedBy, err, redaction.ID())
+		}
+	})
+}
