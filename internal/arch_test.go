@@ -80,6 +80,7 @@ var order = []string{
 	"internal/call/",
 	"internal/pushgateway/",
 	"internal/admin/",
+	"internal/browser",
 	"internal/server",
 	"internal/demo",
 	"internal/tour/",

@@ -68,6 +68,7 @@ func (s *Service) Routes() []httpapi.Route {
 		get, put, post, del = "GET", "PUT", "POST", "DELETE"
 		user, device        = v2 + "/users/{userId}", v2 + "/users/{userId}/devices/{deviceId}"
 		bots                = "/_konsil/admin/v1/users/{userId}/bot_credentials"
+		card                = "/_konsil/admin/v1/users/{userId}/card"
 	)
 	route := func(method, path string, handle httpapi.Handler) httpapi.Route {
 		rate := limit.Write
@@ -97,6 +98,10 @@ func (s *Service) Routes() []httpapi.Route {
 		route(post, bots, s.issueBotCredential),
 		route(del, bots+"/{credential}", s.revokeBotCredential),
 		route(del, "/_konsil/admin/v1/users/{userId}/second_factor", s.removeSecondFactor),
+		route(get, card, s.getCard),
+		route(put, card, s.putCard),
+		route(del, card, s.deleteCard),
+		route(post, card+"_code", s.issueCardCode),
 
 		route(get, user+"/devices", s.devices),
 		route(post, user+"/devices", s.createDevice),

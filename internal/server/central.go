@@ -155,8 +155,12 @@ func (s *central) owners(ctx context.Context, c *config.Config, ring *keyring.Ri
 		return err
 	}
 	const clientID = "vzd"
+	parties := map[string][]string{clientID: directory.RedirectURIs(c.Central.URL)}
+	for _, p := range c.Central.Parties {
+		parties[p.ClientID] = p.RedirectURIs
+	}
 	issuer := idp.New(idp.Options{URL: c.Central.URL + idpPath, Signer: signer, Key: key, Trust: o.Trust, Revoked: o.Revoked, Used: idp.UsedIn(n.db),
-		Clients: map[string][]string{clientID: directory.RedirectURIs(c.Central.URL)}, Seal: ring.Derive("central identity provider codes", 32)})
+		Clients: parties, Seal: ring.Derive("central identity provider codes", 32)})
 	mux.Handle(idpPath+"/", issuer.Routes(idpPath))
 	o.IDP = &directory.IDP{ClientID: clientID, AuthURL: c.Central.URL + idpPath + "/auth", Redeem: func(ctx context.Context, redirectURI, code, verifier string) (certs.Identity, error) {
 		proof, err := issuer.Redeem(ctx, clientID, redirectURI, code, verifier)

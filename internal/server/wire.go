@@ -208,6 +208,9 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
+	if oauthOptions.Card, err = n.cardSignIn(ctx, c, log); err != nil {
+		return nil, fmt.Errorf("sign-in by card: %w", err)
+	}
 	issuer = oauth.New(oauth.Options{DB: n.db, Tenants: n.tenants, Accounts: accounts, Policy: rules, Log: log, Limiter: limiter, Keyring: ring, Config: oauthOptions})
 	federationOptions, err := federationConfig(c)
 	if err != nil {

@@ -22,6 +22,15 @@ func (l *loader) central(c *Config) {
 	l.webAddress("central.url", c.Central.URL)
 	l.providers(c, "central.providers", c.Central.Providers)
 	l.providers(c, "central.services", c.Central.Services)
+	for i, p := range c.Central.Parties {
+		path := fmt.Sprintf("central.parties[%d]", i)
+		if p.ClientID == "" || len(p.RedirectURIs) == 0 {
+			l.fail(path, "client_id and redirect_uris belong together")
+		}
+		for j, address := range p.RedirectURIs {
+			l.webAddress(fmt.Sprintf("%s.redirect_uris[%d]", path, j), address)
+		}
+	}
 	login := c.Telematik.ProviderLogin
 	l.webAddress("telematik.provider_login.token_url", login.TokenURL)
 	l.webAddress("telematik.provider_login.authenticate_url", login.AuthenticateURL)

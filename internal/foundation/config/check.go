@@ -289,6 +289,20 @@ func (l *loader) outside(c *Config) {
 	if c.Previews.MaxPage < 1 {
 		l.fail("previews.max_page", "must be at least 1 byte")
 	}
+	l.webAddress("telematik.idp.issuer", c.Telematik.IDP.Issuer)
+	l.webAddress("telematik.idp.agent", c.Telematik.IDP.Agent)
+	if c.Telematik.IDP.Issuer != "" {
+		switch {
+		case c.Policy != PolicyTI:
+			l.fail("telematik.idp.issuer", "people sign in by card only under policy ti")
+		case c.Telematik.IDP.ClientID == "":
+			l.fail("telematik.idp.client_id", "the identity provider knows this messenger by it")
+		case c.PublicURL == "":
+			l.fail("public_url", "the identity provider sends browsers back to it")
+		case c.Environment == Production && len(c.Telematik.CardRoots) == 0:
+			l.fail("telematik.card_roots", "production needs the roots of the identity provider's certificate")
+		}
+	}
 	if c.Policy == PolicyTI && c.Previews.Enabled {
 		l.fail("previews.enabled", "not under policy ti")
 	}

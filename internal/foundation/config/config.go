@@ -274,6 +274,14 @@ type Telematik struct {
 	ProviderLogin  Login    `key:"provider_login"`
 	Cards          string   `key:"cards"`
 	MatrixVersion  string   `key:"matrix_version"`
+	IDP            CardIDP  `key:"idp"`
+}
+
+// CardIDP is the identity provider by which people sign in with their cards; without an issuer they do not.
+type CardIDP struct {
+	Issuer   string `key:"issuer"`
+	ClientID string `key:"client_id"`
+	Agent    string `key:"agent"`
 }
 
 // Central holds what concerns the central services of the network: directory and federation list.
@@ -281,6 +289,7 @@ type Central struct {
 	URL       string            `key:"url"`
 	Providers []CentralProvider `key:"providers"`
 	Services  []CentralProvider `key:"services"`
+	Parties   []RelyingParty    `key:"parties"`
 	Signers   []Signer          `key:"signers"`
 	Entries   []string          `key:"entries"`
 }
@@ -289,6 +298,12 @@ type Central struct {
 type CentralProvider struct {
 	Name  string `key:"name"`
 	Token string `key:"token"`
+}
+
+// RelyingParty is who may ask the test identity provider for whom a card speaks.
+type RelyingParty struct {
+	ClientID     string   `key:"client_id"`
+	RedirectURIs []string `key:"redirect_uris"`
 }
 
 // Login is how a provider gets its tokens from the real network's directory.

@@ -63,7 +63,7 @@ var keys = []key{
 	{"master_key.value", "", "Key with which secrets are sealed at rest: 32 bytes in base64. Better given as file."},
 	{"master_key.file", "", "File with that key. Empty: `master.key` in the data folder, drawn at the first start (not in production)."},
 
-	{"second_factor", "", "Whether a password alone lets somebody in: `required` asks for a code of an authenticator app beside it, enrolled at the first sign-in, and refuses `m.login.password` but for bots' credentials; `off` does not. Empty: required under `policy: ti` in production (A_22936), which knows no `off`; not elsewhere. Where it is required a tenant's identity provider must prove a second factor by `require_acr` or `require_amr`."},
+	{"second_factor", "", "Whether a password alone lets somebody in: `required` asks for a code of an authenticator app beside it, enrolled at the first sign-in, and refuses `m.login.password` but for bots' credentials; `off` does not. Empty: required under `policy: ti` in production (A_22936), which knows no `off`; not elsewhere. A sign-in by card counts for both factors. Where it is required a tenant's identity provider must prove a second factor by `require_acr` or `require_amr`."},
 	{"registration.mode", "closed", "How accounts come to be under `policy: open`: `open` (anybody), `closed` (nobody), `token` (whoever knows one of `registration.tokens`), `shared_secret` (whoever has the secret, by `/_synapse/admin/v1/register`). In TI mode always `closed`."},
 	{"registration.secret", "", "The shared secret. With it `/_synapse/admin/v1/register` works in mode `open` too."},
 	{"registration.tokens", "[]", "Registration tokens of mode `token`, each for any number of accounts."},
@@ -136,6 +136,9 @@ var keys = []key{
 	{"telematik.provider_login.client_secret", "", "Its secret; at Konsil's own directory the `token` of `central.providers`."},
 	{"telematik.cards", "", "Folder of the test PKI (`konsil card --pki`) whose cards the roles `registration` and `directory` accept. Never in production, where registration waits for the central identity provider and the directory has `telematik.card_roots`. Empty: `cards` in the data folder."},
 	{"telematik.matrix_version", "v1.11", "The last version of the client-server API that clients are told of under `policy: ti`, where the network is specified for that one. Newer endpoints are served all the same. Empty: the newest that there is."},
+	{"telematik.idp.issuer", "", "Address of the identity provider for cards, as it calls itself, such as `https://idp.app.ti-dienste.de`; Konsil's own central services have one at `central.url` and `/idp` for the test PKI. With it people sign in by health professional card and institution card ([signing-in.md](signing-in.md)); its certificate is checked against `telematik.card_roots`, outside production otherwise against the test PKI. The address to be registered there is `public_url` and `/_matrix/oauth2/card`. Empty: nobody signs in by card."},
+	{"telematik.idp.client_id", "", "The `client_id` that the identity provider knows this messenger by."},
+	{"telematik.idp.agent", "http://127.0.0.1:8770", "Address of the card service on people's own machines (`konsil card agent`), to which the sign-in page leads."},
 
 	{"central.url", "", "Base address of the central services as everybody else reaches them, for example `https://vzd.example.org`. Tokens name it as their issuer and audience."},
 	{"central.providers", "[]", "The messenger providers that may change the federation list: objects with the keys below."},
@@ -144,6 +147,9 @@ var keys = []key{
 	{"central.services", "[]", "Services for insured people (apps of insurers) that may search at `/fdv/search` by client credentials: objects with the keys below."},
 	{"central.services[].name", "", "The service's `client_id`."},
 	{"central.services[].token", "", "Its `client_secret`, as long as a provider's."},
+	{"central.parties", "[]", "Who may ask the test identity provider for whom a card speaks, beside the directory: objects with the keys below."},
+	{"central.parties[].client_id", "", "The party's `client_id`, as its `telematik.idp.client_id` says."},
+	{"central.parties[].redirect_uris", "[]", "Addresses to which browsers may be sent back: the party's `public_url` and `/_matrix/oauth2/card`."},
 	{"central.signers", "[]", "Certificates with keys (C.FD.SIG with the role oid_vzd_ti) that sign the federation list: objects with the keys below, brainpoolP256r1 for `BP256R1` and P-256 for `ES256`. Empty: one of the test PKI in `telematik.cards`, never in production."},
 	{"central.signers[].certificate", "", "PEM file with the certificate."},
 	{"central.signers[].key", "", "PEM file with the private key (`EC PRIVATE KEY`)."},

@@ -98,15 +98,15 @@ func TenantOf(r *http.Request, userInPath string, body []byte) (t tenant.ID, nam
 	return 0, "", false
 }
 
-// TenantOfPage says which tenant a browser's form or an OAuth 2.0 client's request is for: the user id or the secrets in the form, then the cookie of
+// TenantOfPage says which tenant a browser's form or an OAuth 2.0 client's request is for: the user id in the form, our own state, the secrets in the form, then the cookie of
 // who is signed in. Only whoever hands requests to cells asks it; within a cell those pages find their tenant themselves.
 func TenantOfPage(r *http.Request, body []byte) (t tenant.ID, name id.Server, found bool) {
-	var secrets []string
+	secrets := []string{r.URL.Query().Get("state")} // of a browser that comes back from an identity provider
 	if form, err := url.ParseQuery(string(body)); err == nil {
 		if user, err := id.ParseUser(strings.ToLower(strings.TrimSpace(form.Get("username")))); err == nil {
 			return 0, user.Server(), true
 		}
-		secrets = []string{form.Get("code"), form.Get("refresh_token"), form.Get("token"), form.Get("device_code")}
+		secrets = append(secrets, form.Get("code"), form.Get("refresh_token"), form.Get("token"), form.Get("device_code"))
 	}
 	for _, c := range r.Cookies() {
 		secrets = append(secrets, c.Value)

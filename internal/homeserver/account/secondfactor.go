@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
@@ -146,4 +147,13 @@ func totp(key []byte, step int64) string {
 	sum := mac.Sum(nil)
 	at := sum[len(sum)-1] & 0x0f
 	return fmt.Sprintf("%06d", (binary.BigEndian.Uint32(sum[at:at+4])&0x7fffffff)%totpDigits)
+}
+
+// TOTPCode is the code that an authenticator app with a secret shows at a moment.
+func TOTPCode(secret string, at time.Time) (string, error) {
+	key, err := base32Plain.DecodeString(secret)
+	if err != nil {
+		return "", fmt.Errorf("second factor: %w", err)
+	}
+	return totp(key, at.Unix()/totpSeconds), nil
 }

@@ -29,8 +29,8 @@ type entry struct {
 	client *registration
 	// create begins with a new account, afresh asks who is signed in already to prove it again, silent shows no page.
 	create, afresh, silent bool
-	// provider goes on to the tenant's identity provider at once.
-	provider bool
+	// way goes on to one of the ways of single sign-on at once; empty asks.
+	way string
 	// action is where the page's forms may lead besides here.
 	action string
 }
@@ -80,6 +80,12 @@ func (s *Service) enter(ctx context.Context, r *httpapi.Request, e entry) (*visi
 	case "provider", "provider-again":
 		reply, err := s.leaveForProvider(ctx, v, known)
 		return nil, reply, err
+	case "card":
+		reply, err := s.leaveForCard(ctx, v, "")
+		return nil, reply, err
+	case "card-link", "card-code", "card-cancel":
+		reply, err := s.cardLinkForm(ctx, v)
+		return nil, reply, err
 	}
 	if known && e.afresh && s.now()-v.proven > freshFor.Milliseconds() {
 		known = false
@@ -90,12 +96,31 @@ func (s *Service) enter(ctx context.Context, r *httpapi.Request, e entry) (*visi
 	if e.silent {
 		return nil, nil, errSilent
 	}
-	if e.provider && r.HTTP.Method == http.MethodGet {
-		reply, err := s.leaveForProvider(ctx, v, false)
+	reply, err := s.otherWay(ctx, v)
+	if reply != nil || err != nil {
 		return nil, reply, err
 	}
 	v.allowProvider(ctx)
 	return nil, v.signInPage(e.create && s.o.Config.Registration, http.StatusOK), nil
+}
+
+// otherWay goes on with a card that was shown in this browser, or to the way that the page's address names; nil asks for a password.
+func (s *Service) otherWay(ctx context.Context, v *visit) (*httpapi.Reply, error) {
+	step, err := s.cardStepOf(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case step != nil:
+		return v.cardLinkPage(step, http.StatusOK), nil
+	case v.r.HTTP.Method != http.MethodGet:
+		return nil, nil
+	case v.entry.way == ProviderID:
+		return s.leaveForProvider(ctx, v, false)
+	case v.entry.way == CardProvider && v.r.Tenant != nil:
+		return s.leaveForCard(ctx, v, "")
+	}
+	return nil, nil
 }
 
 // allowProvider lets the page's forms lead to the tenant's identity provider too.
@@ -282,11 +307,12 @@ type signInData struct {
 	Password bool
 	Server   string
 	Provider string // name of the tenant's identity provider; empty for none
+	Card     bool   // people sign in by health card too
 }
 
 // signInPage asks who is there.
 func (v *visit) signInPage(create bool, status int) *httpapi.Reply {
-	d := signInData{Heading: v.entry.heading, Shared: v.r.Tenant == nil, Create: create, Password: !v.s.o.Config.NoPasswords, Server: v.server()}
+	d := signInData{Heading: v.entry.heading, Shared: v.r.Tenant == nil, Create: create, Password: !v.s.o.Config.NoPasswords, Server: v.server(), Card: v.s.byCard(v.r.Tenant) && !create}
 	if p := v.s.provider(v.r.Tenant); p != nil {
 		d.Provider = p.Name
 	}

@@ -37,6 +37,8 @@ func (s *Service) accountPage(ctx context.Context, r *httpapi.Request) (any, err
 		return v.deactivatePage(ctx)
 	case actionCrossSigning:
 		return v.resetPage(ctx)
+	case actionDirectory:
+		return v.directoryPage(ctx)
 	}
 	return v.profilePage(ctx)
 }
@@ -45,6 +47,9 @@ func (s *Service) accountPage(ctx context.Context, r *httpapi.Request) (any, err
 type profileData struct {
 	DisplayName     string
 	Saved, Password bool
+	// Card is the Telematik-ID of the account's card; Connect offers to join one, Directory to say whether the directory shows the address.
+	Card               string
+	Connect, Directory bool
 }
 
 func (v *visit) profilePage(ctx context.Context) (any, error) {
@@ -60,6 +65,16 @@ func (v *visit) profilePage(ctx context.Context) (any, error) {
 		}
 		v.problem = "name_long"
 		return v.page("account", d, http.StatusBadRequest), nil
+	}
+	link, err := v.cardOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if v.form.Get("do") == "card-connect" && link == nil {
+		return v.connectCard(ctx)
+	}
+	if d.Connect = link == nil && v.s.byCard(v.tenant); link != nil {
+		d.Card, d.Directory = link.Number, link.Number != v.tenant.TelematikID && v.s.o.Config.Card.Directory != nil
 	}
 	p, err := v.s.o.Accounts.Profile(ctx, v.tenant.ID, v.account.User)
 	if err != nil {

@@ -45,6 +45,8 @@ type Config struct {
 	NoPasswords bool
 	// Provider is a tenant's own identity provider, nil for none. The function may be nil.
 	Provider func(t *tenant.Tenant) *Provider
+	// Card lets people sign in by health card; nil: not here.
+	Card *CardConfig
 	// Roots are trusted for identity providers' certificates (nil: the system's); PrivateAddresses lets their metadata name hosts in private networks.
 	Roots            *x509.CertPool
 	PrivateAddresses bool

@@ -101,6 +101,7 @@ type pageData struct {
 	Problem  string // key of a text
 	Fresh    bool   // no password is needed for what cannot be undone
 	Provider string // name of the identity provider by which that can be proven too
+	Card     bool   // it can be proven by the account's health card
 	D        any
 }
 
@@ -112,6 +113,7 @@ func (v *visit) page(name string, data any, status int) *httpapi.Reply {
 		if p := v.s.provider(v.r.Tenant); p != nil {
 			d.Provider = p.Name
 		}
+		d.Card = v.s.byCard(v.tenant)
 	}
 	return render(name, d, status, pageHeader(v.header, v.entry.action))
 }

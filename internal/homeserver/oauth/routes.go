@@ -47,6 +47,7 @@ func (s *Service) Routes() []httpapi.Route {
 		{post, pathSSO, limit.Public, maxForm, s.sso},
 
 		{get, pathCallback, limit.Public, 0, s.callback},
+		{get, CardCallbackPath, limit.Public, 0, s.cardCallback},
 
 		{post, pathRendezvous, limit.Login, maxPayload, s.openRendezvous},
 		{get, pathRendezvous + "/{name}", limit.Public, 0, s.readRendezvous},

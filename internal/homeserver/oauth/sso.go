@@ -34,6 +34,8 @@ func (s *Service) ssoRedirect(_ context.Context, r *httpapi.Request) (any, error
 		switch {
 		case provider == ProviderID && s.provider(r.Tenant) != nil:
 			q.Set("idp", ProviderID)
+		case provider == CardProvider && s.byCard(r.Tenant):
+			q.Set("idp", CardProvider)
 		case provider != OwnProvider:
 			return s.errorPage(r, http.StatusNotFound, "unknown_provider", ""), nil
 		}
@@ -83,7 +85,7 @@ func (s *Service) sso(ctx context.Context, r *httpapi.Request) (any, error) {
 	if !ok {
 		return s.errorPage(r, http.StatusBadRequest, "bad_request", "redirectUrl is missing or not an address that a browser may be sent to"), nil
 	}
-	v, reply, err := s.enter(ctx, r, entry{heading: "sso_sign_in", create: r.Query("prompt") == "create", provider: r.Query("idp") == ProviderID, action: cspSource(to.String())})
+	v, reply, err := s.enter(ctx, r, entry{heading: "sso_sign_in", create: r.Query("prompt") == "create", way: r.Query("idp"), action: cspSource(to.String())})
 	if reply != nil || err != nil {
 		return reply, err
 	}

@@ -40,17 +40,27 @@ func (s *Service) provider(t *tenant.Tenant) *Provider {
 	return s.o.Config.Provider(t)
 }
 
+// cardName is what clients call the sign-in by card; they ask in no language.
+const cardName = "Heilberufsausweis / Institutionskarte"
+
 // IdentityProviders lists the ways by which a tenant's people sign in on the pages; nil where there is only one.
 func (s *Service) IdentityProviders(t *tenant.Tenant) []account.IdentityProvider {
-	p := s.provider(t)
-	if p == nil {
+	p, card := s.provider(t), t != nil && s.byCard(t)
+	if p == nil && !card {
 		return nil
 	}
 	own := t.DisplayName
 	if own == "" {
 		own = string(t.Name)
 	}
-	return []account.IdentityProvider{{ID: OwnProvider, Name: own}, {ID: ProviderID, Name: p.Name}}
+	all := []account.IdentityProvider{{ID: OwnProvider, Name: own}}
+	if p != nil {
+		all = append(all, account.IdentityProvider{ID: ProviderID, Name: p.Name})
+	}
+	if card {
+		all = append(all, account.IdentityProvider{ID: CardProvider, Name: cardName})
+	}
+	return all
 }
 
 // leaveForProvider sends the browser to the tenant's identity provider, from which it comes back to this page. The state that it brings back counts in
