@@ -94,7 +94,11 @@ central:
 	if err := os.WriteFile(filepath.Join(c.folder, "konsil.yaml"), text, 0o600); err != nil {
 		return nil, err
 	}
-	return config.Load(config.Source{Text: text, Environ: []string{}})
+	parsed, err := config.Load(config.Source{Text: text, Environ: []string{}})
+	if err == nil && n.o.Configure != nil {
+		n.o.Configure(parsed)
+	}
+	return parsed, err
 }
 
 // cards is the folder of the test PKI.

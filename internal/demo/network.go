@@ -34,7 +34,7 @@ type Options struct {
 	Log     *slog.Logger
 	// Steps is told each step of the start with how long it took; nil says nothing.
 	Steps io.Writer
-	// Configure changes a provider's configuration before its start; nil changes nothing (tests).
+	// Configure changes each node's configuration before its start; nil changes nothing (tests).
 	Configure func(*config.Config)
 }
 

@@ -49,9 +49,9 @@ func capability(t, path string) map[string]any {
 	case path == ownerPath:
 		more("search-type")
 		switch t {
-		case fhir.Endpoint:
+		case fhir.Endpoint, fhir.HealthcareService:
 			more("create", "update", "delete")
-		case fhir.PractitionerRole, fhir.HealthcareService:
+		case fhir.PractitionerRole:
 			more("update")
 		}
 	case short[t] != "":

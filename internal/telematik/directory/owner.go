@@ -67,18 +67,19 @@ func (s *Service) own(r *http.Request, owner string) (*fhir.Resource, error) {
 	return resource, nil
 }
 
-// createOwned adds an Endpoint.
+// createOwned adds an Endpoint, or a HealthcareService beside the one that comes from the card issuers.
 func (s *Service) createOwned(w http.ResponseWriter, r *http.Request, owner string) error {
 	resource, err := body(w, r)
 	if err != nil {
 		return err
 	}
-	if r.PathValue("type") != fhir.Endpoint || resource.Type() != fhir.Endpoint {
-		return fhir.Refuse(http.StatusUnprocessableEntity, fhir.CodeNotSupported, "owners add resources of the type Endpoint")
+	store := map[string]storer{fhir.Endpoint: s.storeEndpoint, fhir.HealthcareService: s.storeService}[resource.Type()]
+	if store == nil || r.PathValue("type") != resource.Type() {
+		return fhir.Refuse(http.StatusUnprocessableEntity, fhir.CodeNotSupported, "owners add resources of the types Endpoint and HealthcareService")
 	}
 	var id [12]byte
 	rand.Read(id[:])
-	stored, err := s.storeEndpoint(r, resource, hex.EncodeToString(id[:]), owner)
+	stored, err := store(r, resource, hex.EncodeToString(id[:]), owner)
 	if err != nil {
 		return err
 	}
@@ -87,15 +88,12 @@ func (s *Service) createOwned(w http.ResponseWriter, r *http.Request, owner stri
 	return nil
 }
 
+// storer checks what an owner sends, stamps it and stores it under an id.
+type storer func(r *http.Request, resource *fhir.Resource, id, owner string) (*fhir.Resource, error)
+
 // storeEndpoint checks an owner's Endpoint, stamps its origin and owner and stores it.
 func (s *Service) storeEndpoint(r *http.Request, resource *fhir.Resource, id, owner string) (*fhir.Resource, error) {
-	extensions := owned(owner)
-	for _, e := range resource.At("extension") {
-		if m, ok := e.(map[string]any); ok && m["url"] != fhir.ExtensionOwnerTelematikID {
-			extensions = append(extensions, m)
-		}
-	}
-	stamped, err := resource.With(map[string]any{"id": id, "extension": extensions, "meta": meta("owner")})
+	stamped, err := signed(resource, id, owner)
 	if err != nil {
 		return nil, err
 	}
@@ -105,6 +103,22 @@ func (s *Service) storeEndpoint(r *http.Request, resource *fhir.Resource, id, ow
 			issues = append(issues, fhir.Issue{Severity: "error", Code: fhir.CodeBusinessRule, Diagnostics: fmt.Sprintf("owners enter %q only", messengerKinds), Expression: []string{"Endpoint.connectionType"}})
 		}
 	}
+	return s.keep(r, stamped, owner, issues)
+}
+
+// signed writes id, origin and owner into what an owner sends, over whatever stands there.
+func signed(resource *fhir.Resource, id, owner string) (*fhir.Resource, error) {
+	extensions := owned(owner)
+	for _, e := range resource.At("extension") {
+		if m, ok := e.(map[string]any); ok && m["url"] != fhir.ExtensionOwnerTelematikID {
+			extensions = append(extensions, m)
+		}
+	}
+	return resource.With(map[string]any{"id": id, "extension": extensions, "meta": meta(originOwner)})
+}
+
+// keep stores what an owner sends if nothing is wrong with it, and reads it back.
+func (s *Service) keep(r *http.Request, stamped *fhir.Resource, owner string, issues []fhir.Issue) (*fhir.Resource, error) {
 	if len(issues) > 0 {
 		return nil, &fhir.Error{Status: http.StatusUnprocessableEntity, Issues: issues}
 	}
@@ -115,7 +129,8 @@ func (s *Service) storeEndpoint(r *http.Request, resource *fhir.Resource, id, ow
 	return stored, err
 }
 
-// updateOwned changes an own Endpoint, or which endpoints an own entry links; everything else of an entry comes from the card issuers.
+// updateOwned changes what the owner has added, or which endpoints an entry links that comes from the card issuers: nothing else of that is the
+// owner's to change.
 func (s *Service) updateOwned(w http.ResponseWriter, r *http.Request, owner string) error {
 	resource, err := body(w, r)
 	if err != nil {
@@ -128,12 +143,16 @@ func (s *Service) updateOwned(w http.ResponseWriter, r *http.Request, owner stri
 	if resource.Type() != old.Type() || resource.ID() != old.ID() {
 		return fhir.Refuse(http.StatusBadRequest, fhir.CodeValue, "type and id of the path and of the resource differ")
 	}
-	switch old.Type() {
-	case fhir.Endpoint:
+	switch {
+	case old.Type() == fhir.Endpoint:
 		if old, err = s.storeEndpoint(r, resource, old.ID(), owner); err != nil {
 			return err
 		}
-	case fhir.PractitionerRole, fhir.HealthcareService:
+	case added(old):
+		if old, err = s.storeService(r, resource, old.ID(), owner); err != nil {
+			return err
+		}
+	case old.Type() == fhir.PractitionerRole || old.Type() == fhir.HealthcareService:
 		if old, err = s.link(r, old, resource, owner); err != nil {
 			return err
 		}
@@ -154,17 +173,8 @@ func (s *Service) link(r *http.Request, old, changed *fhir.Resource, owner strin
 		return nil, fhir.Refuse(http.StatusUnprocessableEntity, fhir.CodeBusinessRule, "owners change only the endpoints of an entry")
 	}
 	references := changed.References("endpoint")
-	if len(references) != len(changed.At("endpoint")) {
-		return nil, fhir.Refuse(http.StatusUnprocessableEntity, fhir.CodeValue, "endpoint is a list of references of the form Endpoint/id")
-	}
-	for _, ref := range references {
-		target, by, err := s.o.Store.Get(r.Context(), ref)
-		if err != nil {
-			return nil, err
-		}
-		if target == nil || by != owner || !strings.HasPrefix(ref, fhir.Endpoint+"/") {
-			return nil, fhir.Refuse(http.StatusUnprocessableEntity, fhir.CodeBusinessRule, "%s is not an endpoint of this owner", ref)
-		}
+	if err := s.ownEndpoints(r, changed, owner); err != nil {
+		return nil, err
 	}
 	entry, err := relink(old, references)
 	if err != nil {
@@ -175,6 +185,24 @@ func (s *Service) link(r *http.Request, old, changed *fhir.Resource, owner strin
 	}
 	stored, _, err := s.o.Store.Get(r.Context(), entry.Reference())
 	return stored, err
+}
+
+// ownEndpoints refuses an entry that links anything but endpoints of its owner.
+func (s *Service) ownEndpoints(r *http.Request, entry *fhir.Resource, owner string) error {
+	references := entry.References("endpoint")
+	if len(references) != len(entry.At("endpoint")) {
+		return fhir.Refuse(http.StatusUnprocessableEntity, fhir.CodeValue, "endpoint is a list of references of the form Endpoint/id")
+	}
+	for _, ref := range references {
+		target, by, err := s.o.Store.Get(r.Context(), ref)
+		if err != nil {
+			return err
+		}
+		if target == nil || by != owner || !strings.HasPrefix(ref, fhir.Endpoint+"/") {
+			return fhir.Refuse(http.StatusUnprocessableEntity, fhir.CodeBusinessRule, "%s is not an endpoint of this owner", ref)
+		}
+	}
+	return nil
 }
 
 // sameBut compares two resources without some elements.
@@ -196,13 +224,13 @@ func sameBut(a, b *fhir.Resource, elements ...string) (bool, error) {
 	return reflect.DeepEqual(trees[0], trees[1]), nil
 }
 
-// deleteOwned removes an own Endpoint that nothing links any more.
+// deleteOwned removes what the owner has added and nothing links any more.
 func (s *Service) deleteOwned(w http.ResponseWriter, r *http.Request, owner string) error {
 	old, err := s.own(r, owner)
 	if err != nil {
 		return err
 	}
-	if old.Type() != fhir.Endpoint {
+	if old.Type() != fhir.Endpoint && !added(old) {
 		return fhir.Refuse(http.StatusUnprocessableEntity, fhir.CodeBusinessRule, "%s comes from the card issuers", old.Type())
 	}
 	if err := s.o.Store.Delete(r.Context(), old.Reference(), owner); err != nil {

@@ -8,7 +8,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -40,6 +42,7 @@ type Device struct {
 	since       string
 	rooms       map[id.RoomID]*Room
 	invitations map[id.RoomID]id.UserID
+	invited     map[id.RoomID][]*event.Event // the state that came with an invitation
 	backupKey   *backup.MegolmBackupKey
 	backup      id.KeyBackupVersion
 }
@@ -70,7 +73,7 @@ func Open(ctx context.Context, o Options) (*Device, error) {
 			return nil, fmt.Errorf("sign in %s: %w", o.User, err)
 		}
 	}
-	d := &Device{Client: client, rooms: map[id.RoomID]*Room{}, invitations: map[id.RoomID]id.UserID{}}
+	d := &Device{Client: client, rooms: map[id.RoomID]*Room{}, invitations: map[id.RoomID]id.UserID{}, invited: map[id.RoomID][]*event.Event{}}
 	d.Machine = crypto.NewOlmMachine(client, nil, crypto.NewMemoryStore(nil), state.(crypto.StateStore))
 	// Whoever is in the room may read: the people of these stories verify each other, but do not shut out who has not been verified yet.
 	d.Machine.SendKeysMinTrust = id.TrustStateUnset
@@ -117,7 +120,7 @@ func (d *Device) Sync(ctx context.Context, wait time.Duration) error {
 	for room, invited := range answer.Rooms.Invite {
 		for _, e := range invited.State.Events {
 			if e.Type.Type == event.StateMember.Type && e.GetStateKey() == d.User().String() {
-				d.invitations[room] = e.Sender
+				d.invitations[room], d.invited[room] = e.Sender, invited.State.Events
 			}
 		}
 	}
@@ -189,6 +192,15 @@ func (d *Device) Invitation(ctx context.Context, from id.UserID) (id.RoomID, err
 	})
 	return found, err
 }
+
+// InviteState is the stripped state that came with an open invitation.
+func (d *Device) InviteState(room id.RoomID) []*event.Event { return d.invited[room] }
+
+// Rooms returns the rooms that the device has heard of as a member, present or past, in no order.
+func (d *Device) Rooms() []*Room { return slices.Collect(maps.Values(d.rooms)) }
+
+// Forget drops what the device remembers of a room.
+func (d *Device) Forget(room id.RoomID) { delete(d.rooms, room) }
 
 // Invitations returns who has invited this person to which room, as far as synced.
 func (d *Device) Invitations() map[id.RoomID]id.UserID { return d.invitations }

@@ -23,8 +23,13 @@ type Message struct {
 	Sender id.UserID
 	// Type is the event's type, that of the decrypted event where it was encrypted.
 	Type string
-	// Text is the body of an m.room.message.
-	Text string
+	// Text is the body of an m.room.message, Content all of it; nil for other types and for what could not be read.
+	Text    string
+	Content *event.MessageEventContent
+	// Redacts is the event that a redaction takes back.
+	Redacts id.EventID
+	// Time is when the sender's server took the event, in milliseconds since 1970.
+	Time int64
 	// File describes an encrypted attachment.
 	File *event.EncryptedFileInfo
 	// Encrypted says that the event came encrypted; Unreadable why it could not be decrypted, nil when it was.
@@ -98,7 +103,7 @@ func (d *Device) take(ctx context.Context, room id.RoomID, e *event.Event) *Mess
 	if e.StateKey == nil {
 		e.Type.Class = event.MessageEventType
 	}
-	m := &Message{ID: e.ID, Sender: e.Sender, Type: e.Type.Type, raw: e}
+	m := &Message{ID: e.ID, Sender: e.Sender, Type: e.Type.Type, Redacts: e.Redacts, Time: e.Timestamp, raw: e}
 	if e.Content.Parsed == nil {
 		if err := e.Content.ParseRaw(e.Type); err != nil {
 			return m // an unknown type is a message without text
@@ -115,7 +120,7 @@ func (d *Device) take(ctx context.Context, room id.RoomID, e *event.Event) *Mess
 
 func (m *Message) read(e *event.Event) {
 	if c, ok := e.Content.Parsed.(*event.MessageEventContent); ok {
-		m.Text, m.File = c.Body, c.File
+		m.Text, m.File, m.Content = c.Body, c.File, c
 	}
 }
 
@@ -178,12 +183,28 @@ func (d *Device) History(ctx context.Context, room id.RoomID) error {
 			return err
 		}
 	}
+	if r.start == "" {
+		return nil // read back already
+	}
 	newer := r.Messages
 	r.Messages = nil
 	err := d.fill(ctx, r, r.start)
 	r.Messages = append(r.Messages, newer...)
 	r.start = ""
 	return err
+}
+
+// Peek reads a room that this person is not in, as far as the server lets everybody.
+func (d *Device) Peek(ctx context.Context, room id.RoomID) ([]*Message, error) {
+	answer, err := d.Client.Messages(ctx, room, "", "", mautrix.DirectionBackward, nil, page)
+	if err != nil {
+		return nil, fmt.Errorf("messages of %s: %w", room, err)
+	}
+	var all []*Message
+	for _, e := range slices.Backward(answer.Chunk) {
+		all = append(all, d.take(ctx, room, e))
+	}
+	return all, nil
 }
 
 // CreateRoom makes an encrypted room and invites people.
@@ -195,7 +216,7 @@ func (d *Device) CreateRoom(ctx context.Context, name string, invite ...id.UserI
 	if err != nil {
 		return "", err
 	}
-	return answer.RoomID, d.enter(ctx, answer.RoomID)
+	return answer.RoomID, d.Enter(ctx, answer.RoomID)
 }
 
 // Encrypted says whether the device knows a room to be encrypted.
@@ -215,11 +236,11 @@ func (d *Device) Join(ctx context.Context, room id.RoomID, via ...string) error 
 	if _, err := d.Client.JoinRoom(ctx, room.String(), &mautrix.ReqJoinRoom{Via: via}); err != nil {
 		return fmt.Errorf("join %s: %w", room, err)
 	}
-	return d.enter(ctx, room)
+	return d.Enter(ctx, room)
 }
 
-// enter waits until a sync brings the room with its state: nothing is sent before its encryption and its members are known.
-func (d *Device) enter(ctx context.Context, room id.RoomID) error {
+// Enter waits until a sync brings the room with its state: nothing is sent before its encryption and its members are known.
+func (d *Device) Enter(ctx context.Context, room id.RoomID) error {
 	r := d.room(room)
 	return d.Until(ctx, "the room", func() bool { return r.in })
 }
@@ -264,19 +285,31 @@ func (d *Device) send(ctx context.Context, room id.RoomID, txn string, content *
 	return answer.EventID, nil
 }
 
+// SendContent sends any m.room.message, encrypted where the room is.
+func (d *Device) SendContent(ctx context.Context, room id.RoomID, content *event.MessageEventContent) (id.EventID, error) {
+	return d.send(ctx, room, "", content)
+}
+
 // SendFile encrypts a file, uploads it and sends it into a room.
 func (d *Device) SendFile(ctx context.Context, room id.RoomID, name, mime string, data []byte) (id.EventID, error) {
+	file, err := d.Upload(ctx, data)
+	if err != nil {
+		return "", err
+	}
+	return d.send(ctx, room, "", &event.MessageEventContent{
+		MsgType: event.MsgFile, Body: name, FileName: name, Info: &event.FileInfo{MimeType: mime, Size: len(data)}, File: file})
+}
+
+// Upload encrypts a file and puts it on the server.
+func (d *Device) Upload(ctx context.Context, data []byte) (*event.EncryptedFileInfo, error) {
 	file := attachment.NewEncryptedFile()
 	sealed := slices.Clone(data)
 	file.EncryptInPlace(sealed)
 	uploaded, err := d.Client.UploadBytes(ctx, sealed, "application/octet-stream")
 	if err != nil {
-		return "", fmt.Errorf("upload: %w", err)
+		return nil, fmt.Errorf("upload: %w", err)
 	}
-	return d.send(ctx, room, "", &event.MessageEventContent{
-		MsgType: event.MsgFile, Body: name, FileName: name, Info: &event.FileInfo{MimeType: mime, Size: len(data)},
-		File: &event.EncryptedFileInfo{EncryptedFile: *file, URL: uploaded.ContentURI.CUString()},
-	})
+	return &event.EncryptedFileInfo{EncryptedFile: *file, URL: uploaded.ContentURI.CUString()}, nil
 }
 
 // Download fetches and decrypts a message's attachment.
@@ -284,7 +317,12 @@ func (d *Device) Download(ctx context.Context, m *Message) ([]byte, error) {
 	if m == nil || m.File == nil {
 		return nil, errors.New("the message has no attachment")
 	}
-	at, err := m.File.URL.Parse()
+	return d.Fetch(ctx, m.File)
+}
+
+// Fetch fetches an encrypted file and decrypts it.
+func (d *Device) Fetch(ctx context.Context, file *event.EncryptedFileInfo) ([]byte, error) {
+	at, err := file.URL.Parse()
 	if err != nil {
 		return nil, err
 	}
@@ -292,7 +330,7 @@ func (d *Device) Download(ctx context.Context, m *Message) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("download %s: %w", at, err)
 	}
-	if err := m.File.DecryptInPlace(data); err != nil {
+	if err := file.DecryptInPlace(data); err != nil {
 		return nil, fmt.Errorf("decrypt %s: %w", at, err)
 	}
 	return data, nil

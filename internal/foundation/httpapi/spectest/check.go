@@ -51,6 +51,48 @@ func (s *spec) check(x exchange) error {
 	return first
 }
 
+// checkDocument is check for a file whose errors are its own, often one "default" for all.
+func (s *spec) checkDocument(x exchange) error {
+	for _, o := range s.find(x.method, x.path) {
+		err := s.checkRequest(o, x)
+		responses, _ := o.node["responses"].(map[string]any)
+		status := strconv.Itoa(x.status)
+		if responses[status] == nil && x.status >= 400 {
+			status = "default"
+		}
+		response, pointer := o.resolve(responses[status], append(slices.Clone(o.pointer), "responses", status))
+		if response == nil {
+			return errors.Join(err, fmt.Errorf("%s: the document knows no status %d here", o.name(), x.status))
+		}
+		if at(response, "content", "application/json", "schema") != nil {
+			err = errors.Join(err, s.checkBody(o, x, append(slices.Clone(pointer), "content", "application/json", "schema")))
+		}
+		if err != nil {
+			return fmt.Errorf("%s (%d): %w", o.name(), x.status, err)
+		}
+	}
+	return nil
+}
+
+// checkBody checks an answer by the schema at a place.
+func (s *spec) checkBody(o *operation, x exchange, pointer []string) error {
+	if err := isJSON(x); err != nil {
+		return err
+	}
+	v, err := decode(x.answer)
+	if err != nil {
+		return fmt.Errorf("the answer is no JSON: %w", err)
+	}
+	schema, err := s.schema(o, pointer)
+	if err == nil {
+		err = schema.Validate(v)
+	}
+	if err != nil {
+		return fmt.Errorf("answer: %w\nin %.2000s", err, x.answer)
+	}
+	return nil
+}
+
 // changesShape says whether the request asked for an answer that the schemas do not describe.
 func changesShape(x exchange) bool {
 	if x.query.Has("org.matrix.msc4140.delay") {

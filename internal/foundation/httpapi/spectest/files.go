@@ -79,13 +79,7 @@ var read = sync.OnceValues(func() (*spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &spec{compiler: jsonschema.NewCompiler(), operations: map[string][]*operation{}}
-	s.compiler.DefaultDraft(jsonschema.Draft2020)
-	s.compiler.UseLoader(loader{})
-	s.compiler.AssertFormat()
-	for _, f := range formats {
-		s.compiler.RegisterFormat(f)
-	}
+	s := newSpec()
 	for _, api := range []string{"client-server", "server-server", "application-service", "push-gateway"} {
 		files, err := filepath.Glob(filepath.Join(dir, api, "*.yaml"))
 		if err != nil {
@@ -99,6 +93,17 @@ var read = sync.OnceValues(func() (*spec, error) {
 	}
 	return s, nil
 })
+
+func newSpec() *spec {
+	s := &spec{compiler: jsonschema.NewCompiler(), operations: map[string][]*operation{}}
+	s.compiler.DefaultDraft(jsonschema.Draft2020)
+	s.compiler.UseLoader(loader{})
+	s.compiler.AssertFormat()
+	for _, f := range formats {
+		s.compiler.RegisterFormat(f)
+	}
+	return s
+}
 
 var methods = []string{"get", "put", "post", "delete"}
 

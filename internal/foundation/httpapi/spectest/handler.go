@@ -14,13 +14,36 @@ import (
 // answer.
 func Handler(t testing.TB, h http.Handler) http.Handler {
 	t.Helper()
-	return around(t, h, (*spec).check)
+	return around(t, matrixSpec(t), h, (*spec).check)
+}
+
+// Document is Handler for an interface that one OpenAPI file describes, such as gematik's. The file must be there.
+func Document(t testing.TB, file string, h http.Handler) http.Handler {
+	t.Helper()
+	s := newSpec()
+	if err := s.add(file); err != nil {
+		t.Fatal(err)
+	}
+	return around(t, s, h, (*spec).checkDocument)
+}
+
+// matrixSpec reads Matrix's files; nil where they are missing.
+func matrixSpec(t testing.TB) *spec {
+	t.Helper()
+	s, err := read()
+	if err != nil {
+		if _, missing := Folder(); missing == nil {
+			t.Fatal(err)
+		}
+		return nil
+	}
+	return s
 }
 
 // Requests is Handler for a peer that a test plays itself (a gateway, an application service): what it is asked must fit, its answers are its own.
 func Requests(t testing.TB, h http.Handler) http.Handler {
 	t.Helper()
-	return around(t, h, func(s *spec, x exchange) error {
+	return around(t, matrixSpec(t), h, func(s *spec, x exchange) error {
 		for _, o := range s.find(x.method, x.path) {
 			if err := s.checkRequest(o, x); err != nil {
 				return err
@@ -30,13 +53,9 @@ func Requests(t testing.TB, h http.Handler) http.Handler {
 	})
 }
 
-func around(t testing.TB, h http.Handler, check func(*spec, exchange) error) http.Handler {
+func around(t testing.TB, s *spec, h http.Handler, check func(*spec, exchange) error) http.Handler {
 	t.Helper()
-	s, err := read()
-	if err != nil {
-		if _, missing := Folder(); missing == nil {
-			t.Fatal(err)
-		}
+	if s == nil {
 		return h
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

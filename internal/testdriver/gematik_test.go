@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build goolm
+
+package testdriver_test
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/cucumber/godog"
+)
+
+var (
+	write = flag.Bool("write-gematik", false, "write docs/gematik-v3.md from this run")
+	only  = flag.String("scenarios", "", "run the scenarios whose id begins so; the document is not compared then")
+)
+
+// testsuite is the folder of gematik's files.
+func testsuite() string {
+	dir := os.Getenv("KONSIL_REFERENCE")
+	if dir == "" {
+		dir = filepath.Join("..", "..", "..", "shared", "reference")
+	}
+	folder, err := filepath.Abs(filepath.Join(dir, "gematik", "testsuite"))
+	if err != nil {
+		return "" // there is no working directory; nothing is found there
+	}
+	return folder
+}
+
+// TestGematik runs gematik's scenario files for release V3 as they are, each step over the published interface of the test driver, against two
+// providers, an insurer, the directory and the federation list. docs/gematik-v3.md says how each scenario ends: what is written there must be so.
+func TestGematik(t *testing.T) {
+	folder := filepath.Join(testsuite(), "features-V3")
+	if _, err := os.Stat(folder); err != nil {
+		t.Skipf("gematik's scenario files are not here: set KONSIL_REFERENCE to the folder of reference data (%v)", err)
+	}
+	c := bootCountry(t, filepath.Join(testsuite(), "TiMessengerTestTreiber.openapi.yaml"))
+	files, err := readFeatures(folder, c.apis)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) < 70 {
+		t.Fatalf("only %d files", len(files))
+	}
+	results := c.run(t, files)
+	report(t, files, results)
+}
+
+// outcomes are the errors of a scenario's runs by its id.
+type outcomes map[string][]error
+
+// run lets godog play all scenarios.
+func (c *country) run(t *testing.T, files []scenarioFile) outcomes {
+	t.Helper()
+	var mu sync.Mutex
+	results := outcomes{}
+	var out bytes.Buffer
+	var features []godog.Feature
+	for _, f := range files {
+		features = append(features, godog.Feature{Name: f.name, Contents: f.text})
+	}
+	suite := godog.TestSuite{Name: "gematik V3", Options: &godog.Options{Format: "progress", Output: &out, NoColors: true, Strict: true, FeatureContents: features, DefaultContext: t.Context()},
+		ScenarioInitializer: func(sc *godog.ScenarioContext) {
+			chosen := true
+			sc.Before(func(ctx context.Context, s *godog.Scenario) (context.Context, error) {
+				id, _ := scenarioID(s.Name)
+				chosen = strings.HasPrefix(id, *only) && known[id].reason == ""
+				if !chosen {
+					return ctx, godog.ErrSkip
+				}
+				return ctx, nil
+			})
+			c.steps(sc)
+			sc.After(func(ctx context.Context, s *godog.Scenario, err error) (context.Context, error) {
+				id, _ := scenarioID(s.Name)
+				mu.Lock()
+				defer mu.Unlock()
+				if chosen {
+					results[id] = append(results[id], err)
+				}
+				return ctx, nil
+			})
+		}}
+	suite.Run()
+	if testing.Verbose() {
+		t.Log(out.String())
+	}
+	return results
+}
+
+// exemption says why a scenario is not run, or that it is known to fail.
+type exemption struct {
+	reason string // not run
+	fails  string // run, and expected to fail
+}
+
+// known are the scenarios that are not run or fail, each with its reason. The list can only shrink: one that passes must leave it.
+var known = map[string]exemption{}
+
+// report compares the outcome with what is known and with the document.
+func report(t *testing.T, files []scenarioFile, results outcomes) {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString(documentHead)
+	counts := map[string]int{}
+	for _, f := range files {
+		for _, s := range f.scenarios {
+			state := judge(t, s, results[s.id])
+			counts[strings.Fields(state)[0]]++
+			fmt.Fprintf(&b, "| %s | %s | %s |\n", s.id, strings.ReplaceAll(s.title, "|", "/"), state)
+		}
+	}
+	t.Logf("%v", counts)
+	if *only != "" {
+		return
+	}
+	name := filepath.Join("..", "..", "docs", "gematik-v3.md")
+	if *write {
+		if err := os.WriteFile(name, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if text, err := os.ReadFile(name); err != nil || string(text) != b.String() {
+		t.Errorf("docs/gematik-v3.md is not what this run gives (%v): go test -tags goolm ./internal/testdriver -run TestGematik -write-gematik", err)
+	}
+}
+
+// judge says how a scenario has ended, and fails the test where that is not what is known of it.
+func judge(t *testing.T, s scenario, runs []error) string {
+	t.Helper()
+	k := known[s.id]
+	if *only != "" && !strings.HasPrefix(s.id, *only) {
+		return "other"
+	}
+	if k.reason != "" {
+		return "skipped: " + k.reason
+	}
+	if s.rows == 0 || len(runs) != s.rows {
+		t.Errorf("%s: %d runs for %d rows", s.id, len(runs), s.rows)
+		return "failing"
+	}
+	failed := 0
+	for _, err := range runs {
+		if err != nil {
+			failed++
+			if k.fails == "" {
+				t.Errorf("%s: %v", s.id, err)
+			}
+		}
+	}
+	switch {
+	case failed == 0 && k.fails != "":
+		t.Errorf("%s passes: take it from the list of those that fail", s.id)
+	case failed > 0:
+		return "failing: " + k.fails
+	}
+	return fmt.Sprintf("passed (%d)", len(runs))
+}
+
+const documentHead = `# gematik's scenarios, release V3
+
+<!-- Written by go test -tags goolm ./internal/testdriver -run TestGematik -write-gematik. Do not edit. -->
+
+The 70 files of gematik's test suite for the TI-Messenger run as they are published. Their empty tables of examples are filled from the filters above them:
+one row of clients at one homeserver and one over two, as far as a scenario allows both; the number behind "passed" says how many ran. Each step goes over the
+test driver's published REST interface (internal/testdriver), whose requests and answers are checked against its OpenAPI file. Administrators are proved to the
+directory by the registration service, professionals by their card at the test identity provider. Where a scenario wants gematik's reference
+implementation as the sender, the sender is our own client too.
+
+| id | scenario | state |
+|---|---|---|
+`
