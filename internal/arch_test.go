@@ -84,7 +84,9 @@ var order = []string{
 	"internal/server",
 	"internal/demo",
 	"internal/tour/",
+	"internal/testdriver",
 	"cmd/konsil",
+	"cmd/konsil-testdriver",
 }
 
 // exceptions are imports against the order, each with its reason. Key: "importer → imported".
@@ -312,6 +314,36 @@ func TestNoCgo(t *testing.T) {
 	}
 	if found := strings.Fields(string(out)); len(found) > 0 {
 		t.Errorf("cgo in %v", found)
+	}
+}
+
+// TestDriverStandsApart: gematik's test driver is in no product, and has nothing of the server in it: it speaks to what it tests over the network
+// only (ML-124877, ML-124878).
+//
+// Requirements: ML-124877, ML-124878.
+func TestDriverStandsApart(t *testing.T) {
+	t.Parallel()
+	const driver = "internal/testdriver"
+	for _, c := range []struct {
+		program string
+		allowed func(path string) bool
+	}{
+		{"cmd/konsil", func(path string) bool { return path != driver }},
+		{"cmd/konsil-testdriver", func(path string) bool {
+			return slices.Contains([]string{driver, "internal/tour/messenger", "cmd/konsil-testdriver"}, path)
+		}},
+	} {
+		cmd := exec.Command("go", "list", "-deps", "-tags", "goolm", "./"+c.program)
+		cmd.Dir = ".."
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		for _, dep := range strings.Fields(string(out)) {
+			if path, ours := strings.CutPrefix(dep, module); ours && !c.allowed(path) {
+				t.Errorf("%s contains %s", c.program, path)
+			}
+		}
 	}
 }
 

@@ -223,7 +223,7 @@ func (a *actor) notesIn(ctx context.Context, rooms []chatRoom) ([]note, error) {
 
 const (
 	// within bounds how long a step waits for what must come: what other servers have accepted arrives in milliseconds.
-	within = 20 * time.Second
+	within = 10 * time.Second
 	// again is how often it looks.
 	again = 25 * time.Millisecond
 )

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
 
@@ -146,10 +147,14 @@ func (v *device) signIn(ctx context.Context, a Account) error {
 	v.client, v.account, v.used, v.backup, v.owner, v.search = client, a, true, false, "", ""
 	v.files, v.kinds = map[string]*event.EncryptedFileInfo{}, map[string]string{}
 	profile, err := client.Client.GetOwnDisplayName(ctx)
-	if err != nil {
+	switch {
+	case err == nil:
+		v.name = profile.DisplayName
+	case errors.Is(err, mautrix.MNotFound):
+		v.name = "" // nobody has given one
+	default:
 		return err
 	}
-	v.name = profile.DisplayName
 	return client.Sync(ctx, 0)
 }
 

@@ -88,6 +88,21 @@ func (r resource) link(references []string) {
 	r["endpoint"] = list
 }
 
+// shown is a resource with the extensions that the interface knows: those of a coding.
+func (r resource) shown() resource {
+	extensions, _ := r["extension"].([]any)
+	kept := slices.DeleteFunc(slices.Clone(extensions), func(x any) bool {
+		m, _ := x.(map[string]any)
+		return m["valueCoding"] == nil
+	})
+	out := maps.Clone(r)
+	delete(out, "extension")
+	if len(kept) > 0 {
+		out["extension"] = kept
+	}
+	return out
+}
+
 // ownerToken proves the account to the directory: an administrator by the registration service, a professional by the card.
 func (v *device) ownerToken(ctx context.Context) (string, error) {
 	if v.owner != "" {
@@ -261,7 +276,7 @@ func (v *device) endpoints(ctx context.Context, entry resource) ([]resource, err
 func searchset(all []resource) any {
 	entries := []any{}
 	for _, r := range all {
-		entries = append(entries, map[string]any{"resource": r})
+		entries = append(entries, map[string]any{"resource": r.shown()})
 	}
 	return map[string]any{"resourceType": "Bundle", "type": "searchset", "total": len(all), "entry": entries}
 }
@@ -284,7 +299,8 @@ func createEndpoint(ctx context.Context, v *device, r *http.Request) (any, error
 	if err != nil {
 		return nil, err
 	}
-	return v.attach(ctx, entry, given)
+	stored, err := v.attach(ctx, entry, given)
+	return stored.shown(), err
 }
 
 // attach adds an endpoint to an entry.
@@ -308,7 +324,8 @@ func (v *device) detach(ctx context.Context, entry resource, reference string) e
 }
 
 func readEndpoint(ctx context.Context, v *device, r *http.Request) (any, error) {
-	return v.get(ctx, endpoint+"/"+r.PathValue("end"))
+	e, err := v.get(ctx, endpoint+"/"+r.PathValue("end"))
+	return e.shown(), err
 }
 
 func updateEndpoint(ctx context.Context, v *device, r *http.Request) (any, error) {
@@ -317,7 +334,8 @@ func updateEndpoint(ctx context.Context, v *device, r *http.Request) (any, error
 		return nil, err
 	}
 	given["id"] = r.PathValue("end")
-	return v.put(ctx, given)
+	stored, err := v.put(ctx, given)
+	return stored.shown(), err
 }
 
 func deleteEndpoint(ctx context.Context, v *device, r *http.Request) (any, error) {
@@ -338,7 +356,7 @@ func setHidden(hidden bool) func(context.Context, *device, *http.Request) (any, 
 		if !hidden {
 			return nil, err
 		}
-		return stored, err
+		return stored.shown(), err
 	}
 }
 
@@ -392,13 +410,14 @@ func enterAddress(ctx context.Context, v *device, _ *http.Request) (any, error) 
 		return nil, err
 	}
 	if e, err := v.address(ctx, entry); err != nil || e != nil {
-		return e, err
+		return e.shown(), err
 	}
-	return v.attach(ctx, entry, resource{
+	stored, err := v.attach(ctx, entry, resource{
 		"resourceType": endpoint, "status": "active", "name": v.name, "address": matrixURI(v.client.User().String()),
 		"connectionType": map[string]any{"system": directoryBase + "CodeSystem/EndpointDirectoryConnectionType", "code": "tim"},
 		"payloadType":    []any{map[string]any{"coding": []any{map[string]any{"system": directoryBase + "CodeSystem/EndpointDirectoryPayloadType", "code": "tim-chat"}}}},
 	})
+	return stored.shown(), err
 }
 
 func readAddress(ctx context.Context, v *device, _ *http.Request) (any, error) {
@@ -440,7 +459,7 @@ func hideAddress(hidden bool) func(context.Context, *device, *http.Request) (any
 		if !hidden {
 			return nil, err
 		}
-		return stored, err
+		return stored.shown(), err
 	}
 }
 

@@ -30,10 +30,11 @@ type scenario struct {
 	rows      int
 }
 
-// id splits a scenario's name: "05.01.03 Einladung …".
-func scenarioID(name string) (id, title string) {
-	id, title, _ = strings.Cut(name, " ")
-	return id, strings.TrimSpace(title)
+// scenarioID splits a scenario's name, "05.01.03 Einladung …". The number alone is not enough: the folders Basis, Pro and ePA use some twice.
+func scenarioID(file, name string) (id, title string) {
+	folder, _, _ := strings.Cut(strings.TrimPrefix(file, "UCs_"), "/")
+	number, title, _ := strings.Cut(name, " ")
+	return folder + " " + number, strings.TrimSpace(title)
 }
 
 // readFeatures reads all files below a folder and fills their tables.
@@ -49,19 +50,19 @@ func readFeatures(folder string, apis []*api) ([]scenarioFile, error) {
 		if err != nil {
 			return nil, err
 		}
-		f, err := fillTables(text, apis)
+		short := filepath.Base(filepath.Dir(name)) + "/" + strings.TrimSuffix(filepath.Base(name), ".feature.cute")
+		f, err := fillTables(short, text, apis)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", filepath.Base(name), err)
+			return nil, fmt.Errorf("%s: %w", short, err)
 		}
-		f.name = filepath.Base(filepath.Dir(name)) + "/" + strings.TrimSuffix(filepath.Base(name), ".feature.cute")
 		all = append(all, f)
 	}
 	return all, nil
 }
 
 // fillTables puts rows below the heads of a file's example tables. Nothing else of the file changes.
-func fillTables(text []byte, apis []*api) (scenarioFile, error) {
-	f := scenarioFile{}
+func fillTables(name string, text []byte, apis []*api) (scenarioFile, error) {
+	f := scenarioFile{name: name}
 	n := 0
 	document, err := gherkin.ParseGherkinDocumentForLanguage(bytes.NewReader(text), "de", func() string { n++; return fmt.Sprint(n) })
 	if err != nil {
@@ -73,7 +74,7 @@ func fillTables(text []byte, apis []*api) (scenarioFile, error) {
 			continue
 		}
 		s := scenario{}
-		s.id, s.title = scenarioID(child.Scenario.Name)
+		s.id, s.title = scenarioID(name, child.Scenario.Name)
 		for _, e := range child.Scenario.Examples {
 			rows, columns, err := fillTable(e, apis)
 			if err != nil {

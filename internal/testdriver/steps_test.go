@@ -98,7 +98,7 @@ func (p *play) reserve(ctx context.Context, table *godog.Table) error {
 		a, _ := p.api(r.Cells[2].Value)
 		who, err := p.add(ctx, r.Cells[0].Value, a)
 		if err == nil {
-			err = who.login(ctx, map[string]any{})
+			err = who.login(ctx, nil)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", r.Cells[0].Value, err)
@@ -146,7 +146,7 @@ func (p *play) signOut(ctx context.Context, name string) error {
 }
 
 func (p *play) signIn(ctx context.Context, name string) error {
-	return p.actors[name].login(ctx, map[string]any{})
+	return p.actors[name].login(ctx, nil)
 }
 
 func (p *play) signedIn(name string) error {
