@@ -186,12 +186,6 @@ func (v *device) describeAccount() any {
 	return map[string]any{"mxid": v.client.User().String(), "username": v.client.User().String(), "password": v.account.Password, "displayName": v.name, "accessToken": v.client.Client.AccessToken}
 }
 
-// keyInfo is what one device of a person gives another one.
-type keyInfo struct {
-	User string `json:"mxId,omitempty"`
-	Key  string `json:"key"`
-}
-
 func exportKey(ctx context.Context, v *device, _ *http.Request) (any, error) {
 	key, err := v.client.SetUp(ctx, v.account.Password)
 	if err != nil {

@@ -90,10 +90,7 @@ func parseFilter(text string) (filter, error) {
 	for _, alternative := range strings.Split(text, "||") {
 		var all []condition
 		for _, part := range strings.Split(alternative, "&&") {
-			part = strings.TrimSpace(part)
-			if strings.HasPrefix(part, "(") { // a conjunction in brackets
-				part = part[1:]
-			}
+			part = strings.TrimPrefix(strings.TrimSpace(part), "(") // a conjunction in brackets
 			if strings.Count(part, ")") > strings.Count(part, "(") {
 				part = strings.TrimSuffix(part, ")")
 			}

@@ -21,18 +21,17 @@ import (
 
 // registration is a client as it was registered (RFC 7591; client-server API, "Client metadata").
 type registration struct {
-	ClientURI       string   `json:"client_uri"`
-	Name            string   `json:"client_name,omitempty"`
-	Logo            string   `json:"logo_uri,omitempty"`
-	Terms           string   `json:"tos_uri,omitempty"`
-	Policy          string   `json:"policy_uri,omitempty"`
-	Redirects       []string `json:"redirect_uris,omitempty"`
-	ResponseTypes   []string `json:"response_types"`
-	GrantTypes      []string `json:"grant_types"`
-	AuthMethod      string   `json:"token_endpoint_auth_method"`
-	ApplicationType string   `json:"application_type"`
-	//lint:ignore SA5008 go-json-experiment has this option
-	Localized map[string]string `json:",embed"` // client_name#de and its like
+	ClientURI       string            `json:"client_uri"`
+	Name            string            `json:"client_name,omitempty"`
+	Logo            string            `json:"logo_uri,omitempty"`
+	Terms           string            `json:"tos_uri,omitempty"`
+	Policy          string            `json:"policy_uri,omitempty"`
+	Redirects       []string          `json:"redirect_uris,omitempty"`
+	ResponseTypes   []string          `json:"response_types"`
+	GrantTypes      []string          `json:"grant_types"`
+	AuthMethod      string            `json:"token_endpoint_auth_method"`
+	ApplicationType string            `json:"application_type"`
+	Localized       map[string]string `json:",embed"` // client_name#de and its like
 }
 
 // The kinds of applications.
