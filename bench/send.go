@@ -285,7 +285,7 @@ func afterKill(ctx context.Context, o Options, s *process, p *place, all []*send
 	}
 	defer c.close()
 	for _, x := range all {
-		status, _, err := c.do("GET", "/_matrix/client/v3/rooms/"+x.room+"/messages?dir=b&limit=1&filter="+url.QueryEscape(`{"types":["m.room.encrypted"]}`), x.token, nil)
+		status, _, err := c.do("GET", "/_matrix/client/v3/rooms/"+x.room+"/event/"+url.PathEscape(x.last), x.token, nil)
 		if err != nil {
 			return 0, s, err
 		}
