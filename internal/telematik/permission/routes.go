@@ -95,7 +95,7 @@ var features = []*Feature{
 	{"I_TiMessengerInformation", Served, []string{"/tim-information/..."}, nil, "with a Matrix OpenID token"},
 	{"proof of a user for the directory", Served, []string{"/_matrix/federation/v1/openid/userinfo", "/_matrix/federation/v1/version"}, nil, "the directory asks without being a member"},
 	{"keys of servers", Served, []string{"/_matrix/key/..."}, nil, "public, A_26224, A_26244"},
-	{"federation", ForMembers, []string{"/_matrix/federation/..."}, nil, ruleListed.Name + ", " + ruleFresh.Name},
+	{"federation", ForMembers, []string{"/_matrix/federation/...", "/_matrix/policy/v1/sign"}, nil, ruleListed.Name + ", " + ruleFresh.Name},
 }
 
 // FeatureOf finds the row of a route by its method and pattern, nil where there is none.
