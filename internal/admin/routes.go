@@ -94,6 +94,9 @@ func (s *Service) Routes() []httpapi.Route {
 		route(put, v1+"/suspend/{userId}", s.suspend),
 		route(get, v1+"/whois/{userId}", s.whois),
 
+		route(post, v1+"/send_server_notice", s.sendNotice),
+		route(put, v1+"/send_server_notice/{txnId}", s.sendNotice),
+
 		route(get, bots, s.listBotCredentials),
 		route(post, bots, s.issueBotCredential),
 		route(del, bots+"/{credential}", s.revokeBotCredential),

@@ -103,10 +103,15 @@ func (s *Service) listUsers(ctx context.Context, r *httpapi.Request) (any, error
 	if err != nil {
 		return nil, err
 	}
+	erased, err := s.o.Rooms.Erased(ctx, r.Tenant.ID)
+	if err != nil {
+		return nil, err
+	}
 	reply := usersReply{Users: make([]entry, len(found)), Total: total}
 	for i := range found {
 		f := &found[i]
 		reply.Users[i] = entryOf(&f.Account, f.DisplayName, f.AvatarURL, f.LastSeen)
+		reply.Users[i].Erased = erased[f.User]
 	}
 	if next := q.From + len(found); int64(next) < total && len(found) > 0 {
 		reply.Next = strconv.Itoa(next)
@@ -153,6 +158,11 @@ func (s *Service) details(ctx context.Context, r *httpapi.Request, user id.User)
 			d.AppService = optional(f.AppService)
 		}
 	}
+	erased, err := s.o.Rooms.Erased(ctx, r.Tenant.ID)
+	if err != nil {
+		return nil, err
+	}
+	d.Erased = erased[user]
 	addresses, err := s.o.Accounts.Threepids(ctx, r.Tenant.ID, user)
 	for _, a := range addresses {
 		d.Threepids = append(d.Threepids, threepid{a.Medium, a.Address, a.Added, a.Validated})
@@ -293,7 +303,15 @@ func (s *Service) deactivate(ctx context.Context, r *httpapi.Request) (any, erro
 	if err != nil {
 		return nil, err
 	}
-	return map[string]string{"id_server_unbind_result": "success"}, s.o.Accounts.Deactivate(ctx, r.Tenant, a.User)
+	if err := s.o.Accounts.Deactivate(ctx, r.Tenant, a.User); err != nil {
+		return nil, err
+	}
+	if q.Erase {
+		if err := s.o.Accounts.Erase(ctx, r.Tenant, a.User); err != nil {
+			return nil, err
+		}
+	}
+	return map[string]string{"id_server_unbind_result": "success"}, nil
 }
 
 func (s *Service) resetPassword(ctx context.Context, r *httpapi.Request) (any, error) {

@@ -175,6 +175,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		ProfileChanged: func(ctx context.Context, t *tenant.Tenant, user id.User) error {
 			return rooms.ProfileChanged(ctx, t, user)
 		},
+		Erase:    func(ctx context.Context, t *tenant.Tenant, user id.User) error { return rooms.Erase(ctx, t.ID, user) },
 		LeaveAll: func(ctx context.Context, t *tenant.Tenant, user id.User) error { return rooms.LeaveAll(ctx, t, user) },
 		RemoteProfile: func(ctx context.Context, t *tenant.Tenant, user id.User, field string) (map[string]jsontext.Value, error) {
 			return n.federation.RemoteProfile(ctx, t, user, field)

@@ -49,6 +49,8 @@ type Options struct {
 	DeviceForbidden func(ctx context.Context, t *tenant.Tenant, user id.User, device id.Device) (bool, error)
 	// LeaveAll makes a deactivated user leave every room and refuse every invitation.
 	LeaveAll func(ctx context.Context, t *tenant.Tenant, user id.User) error
+	// Erase keeps what a deactivated user has sent from those who were not there.
+	Erase func(ctx context.Context, t *tenant.Tenant, user id.User) error
 	// RemoteProfile asks another server for a profile; field is empty for the whole.
 	RemoteProfile func(ctx context.Context, t *tenant.Tenant, user id.User, field string) (map[string]jsontext.Value, error)
 	// Acquainted returns the users of other servers whom the user may find in the user directory because they share a room.

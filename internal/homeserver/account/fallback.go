@@ -115,7 +115,7 @@ func (s *Service) fallback(ctx context.Context, r *httpapi.Request) (any, error)
 func (s *Service) fallbackCheck(ctx context.Context, r *httpapi.Request, stage, purpose, value string) (string, error) {
 	switch stage {
 	case stageToken:
-		return value, s.checkRegistrationToken(value)
+		return value, s.checkRegistrationToken(ctx, r.Tenant.ID, value)
 	case loginPassword:
 		user, _, found := strings.Cut(purpose, " ")
 		if !found || !strings.HasPrefix(user, "@") {

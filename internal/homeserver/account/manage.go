@@ -172,6 +172,11 @@ func (s *Service) deactivate(ctx context.Context, r *httpapi.Request) (any, erro
 	if err := s.Deactivate(ctx, r.Tenant, user); err != nil {
 		return nil, err
 	}
+	if q.Erase {
+		if err := s.Erase(ctx, r.Tenant, user); err != nil {
+			return nil, err
+		}
+	}
 	return deactivateReply{"no-support"}, nil
 }
 
@@ -202,6 +207,14 @@ func (s *Service) Deactivate(ctx context.Context, t *tenant.Tenant, user id.User
 		}
 		return nil
 	})
+}
+
+// Erase keeps what a deactivated user has sent from those who were not there when it was sent.
+func (s *Service) Erase(ctx context.Context, t *tenant.Tenant, user id.User) error {
+	if s.o.Erase == nil {
+		return nil
+	}
+	return s.o.Erase(ctx, t, user)
 }
 
 type whoisReply struct {

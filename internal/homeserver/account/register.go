@@ -81,7 +81,18 @@ func (s *Service) register(ctx context.Context, r *httpapi.Request) (any, error)
 		return nil, mxerror.MissingParam.With("password is missing")
 	}
 	n := NewUser{LoginName: q.Username, Password: *q.Password, Email: first.completed[stageEmail]}
-	return s.finishRegistration(ctx, r, &q, n)
+	token, byToken := first.completed[stageToken]
+	if !byToken || s.configuredToken(token) {
+		return s.finishRegistration(ctx, r, &q, n)
+	}
+	if err := s.useRegistrationToken(ctx, r.Tenant.ID, token, 1); err != nil {
+		return nil, err
+	}
+	reply, err := s.finishRegistration(ctx, r, &q, n)
+	if err != nil { // nobody was registered
+		return nil, errors.Join(err, s.useRegistrationToken(ctx, r.Tenant.ID, token, -1))
+	}
+	return reply, nil
 }
 
 // Register makes the account of a person who has chosen name and password. Whether registration is open is the caller's to know. Errors: those of

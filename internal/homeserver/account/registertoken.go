@@ -7,6 +7,7 @@ import (
 	"crypto/subtle"
 
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
 )
 
@@ -30,26 +31,38 @@ func (s *Service) registerFlows() [][]string {
 func (s *Service) registerChecks(r *httpapi.Request) map[string]stageCheck {
 	return map[string]stageCheck{
 		loginDummy: func(context.Context, *authData) (string, error) { return "", nil },
-		stageToken: func(_ context.Context, a *authData) (string, error) {
-			return a.Token, s.checkRegistrationToken(a.Token)
+		stageToken: func(ctx context.Context, a *authData) (string, error) {
+			return a.Token, s.checkRegistrationToken(ctx, r.Tenant.ID, a.Token)
 		},
 		stageEmail: s.emailStage(r.Tenant, purposeRegister),
 	}
 }
 
-// checkRegistrationToken: the token must be one of those configured (client-server API, "Token-authenticated registration").
-func (s *Service) checkRegistrationToken(token string) error {
+// checkRegistrationToken: the token must be one of those configured, or made by an administrator (client-server API, "Token-authenticated registration").
+func (s *Service) checkRegistrationToken(ctx context.Context, t tenant.ID, token string) error {
 	if token == "" {
 		return mxerror.MissingParam.With("token is missing")
 	}
-	if !s.registrationToken(token) {
-		return mxerror.Unauthorized.With("this registration token is not valid")
+	valid, err := s.registrationToken(ctx, t, token)
+	if err == nil && !valid {
+		err = errRegistrationToken
 	}
-	return nil
+	return err
 }
 
-// registrationToken says whether a token is valid, in a time that does not depend on how much of it is right.
-func (s *Service) registrationToken(token string) bool {
+var errRegistrationToken = mxerror.Unauthorized.With("this registration token is not valid")
+
+// registrationToken says whether a token may be used now.
+func (s *Service) registrationToken(ctx context.Context, t tenant.ID, token string) (bool, error) {
+	if s.configuredToken(token) {
+		return true, nil
+	}
+	made, err := s.readRegistrationToken(ctx, t, token)
+	return err == nil && made != nil && made.valid(s.now()), err
+}
+
+// configuredToken says whether a token is one of the configuration, in a time that does not depend on how much of it is right.
+func (s *Service) configuredToken(token string) bool {
 	found := 0
 	for _, t := range s.o.Config.RegistrationTokens {
 		found |= subtle.ConstantTimeCompare([]byte(t), []byte(token))
@@ -61,7 +74,7 @@ type validityReply struct {
 	Valid bool `json:"valid"`
 }
 
-func (s *Service) tokenValidity(_ context.Context, r *httpapi.Request) (any, error) {
+func (s *Service) tokenValidity(ctx context.Context, r *httpapi.Request) (any, error) {
 	if s.o.Config.Registration == RegistrationClosed {
 		return nil, mxerror.Forbidden.With("registration is closed on this server")
 	}
@@ -69,5 +82,6 @@ func (s *Service) tokenValidity(_ context.Context, r *httpapi.Request) (any, err
 	if token == "" {
 		return nil, mxerror.MissingParam.With("token is missing")
 	}
-	return validityReply{s.registrationToken(token)}, nil
+	valid, err := s.registrationToken(ctx, r.Tenant.ID, token)
+	return validityReply{valid}, err
 }

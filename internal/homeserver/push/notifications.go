@@ -134,7 +134,7 @@ func (s *Service) collect(ctx context.Context, n *notified, events []*room.Event
 		if len(visible) == 0 {
 			continue
 		}
-		c, err := s.o.Rooms.Client(ctx, t, in, e, n.r.Session)
+		c, err := s.o.Rooms.Client(ctx, t, in, visible[0], n.r.Session)
 		if err != nil {
 			return 0, err
 		}

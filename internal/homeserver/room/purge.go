@@ -22,7 +22,7 @@ var (
 	purgedByRoom = []string{"event_gap", "event_relation", "state_delta", "public_room", "receipt", "highlight", "search_word", "appservice_room",
 		"delayed_event", "room_retention", "auth_chain", "auth_link", "auth_pending", "event_id", "membership"}
 	// purgedByName are deleted by the room's id.
-	purgedByName = []string{"staging", "room_alias"}
+	purgedByName = []string{"staging", "room_alias", "server_notice_room"}
 	// purgedApart are deleted in ways of their own: events and snapshots in chunks with what hangs on them, what users keep about the room by user,
 	// the head at first, the room and the purge itself at last.
 	purgedApart = []string{"event", "redaction", "snapshot", "snapshot_entry", "account_data", "room_head", "room", "room_purge"}

@@ -83,6 +83,7 @@ type Service struct {
 	events  cache.Cache[eventKey, *Event]
 	states  *stateCache
 	txns    cache.Cache[txnKey, id.Event]
+	erased  cache.Cache[tenant.ID, map[id.User]bool]
 	joins   *flights
 	stager  *stager
 	metrics *metrics
@@ -129,12 +130,16 @@ func New(o Options) *Service {
 		Weigh: func(_ eventKey, e *Event) uint32 { return uint32(len(e.JSON()) + eventOverhead) }})
 	s.states = newStateCache()
 	s.txns = cache.New(cache.Options[txnKey, id.Event]{Entries: txnCacheSize})
+	s.erased = cache.New(cache.Options[tenant.ID, map[id.User]bool]{Entries: erasedTenants, Written: erasedFor})
 	s.stager = newStager(s)
 	return s
 }
 
 // Close waits for the background work on staged PDUs; what is left is picked up after the next start.
-func (s *Service) Close() { s.stager.close() }
+func (s *Service) Close() {
+	s.stager.close()
+	s.erased.Close()
+}
 
 // Room is a tenant's copy of a room.
 type Room struct {

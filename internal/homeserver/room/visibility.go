@@ -21,7 +21,7 @@ const (
 // sight is what one snapshot says about somebody's right to see.
 type sight struct{ visibility, membership string }
 
-// Visible returns those of a room's events that a local user may see, in their order, decided for each by the state before it (engine rule
+// Visible returns those of a room's events that a local user may see, each as the user may see it (see [Service.Erase]), in their order, decided for each by the state before it (engine rule
 // 15); for the user's own membership event also by the state after. Under "shared" a user who has been joined since may see too.
 func (s *Service) Visible(ctx context.Context, t tenant.ID, user id.User, roomNID int64, events []*Event) ([]*Event, error) {
 	joinedLater, err := s.everJoined(ctx, t, user, roomNID)
@@ -38,15 +38,29 @@ func (s *Service) VisibleToMember(ctx context.Context, t tenant.ID, user id.User
 
 func (s *Service) visible(ctx context.Context, t tenant.ID, user id.User, events []*Event, joinedLater func(*Event) bool) ([]*Event, error) {
 	v := viewer{s: s, t: t, user: user, cache: map[int64]sight{}}
+	erased, err := s.Erased(ctx, t)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]*Event, 0, len(events))
 	for _, e := range events {
 		ok, err := v.sees(ctx, e, joinedLater)
 		if err != nil {
 			return nil, err
 		}
-		if ok {
-			out = append(out, e)
+		if !ok {
+			continue
 		}
+		if erased[e.Sender()] {
+			if then, err := v.at(ctx, e.Snapshot); err != nil {
+				return nil, err
+			} else if then.membership != "join" {
+				if e, err = withoutContent(e); err != nil {
+					return nil, err
+				}
+			}
+		}
+		out = append(out, e)
 	}
 	return out, nil
 }
@@ -164,7 +178,11 @@ func (v *viewer) at(ctx context.Context, snapshot int64) (sight, error) {
 // VisibleToServer returns those of a room's events that a server may have, each as it may have it: events of which no user of the server may
 // know the content come redacted (server-server API, backfilling).
 func (s *Service) VisibleToServer(ctx context.Context, t tenant.ID, server id.Server, events []*Event) ([]*Event, error) {
-	cache := map[int64]bool{}
+	cache, there := map[int64]bool{}, map[int64]bool{}
+	erased, err := s.Erased(ctx, t)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]*Event, 0, len(events))
 	for _, e := range events {
 		if e.Outlier || e.Rejected {
@@ -179,13 +197,22 @@ func (s *Service) VisibleToServer(ctx context.Context, t tenant.ID, server id.Se
 			cache[e.Snapshot] = ok
 		}
 		if !ok && e.Sender().Server() != server && (!e.IsState() || id.User(*e.StateKey()).Server() != server) {
-			redacted, err := e.Redact()
-			if err != nil {
+			if e, err = withoutContent(e); err != nil {
 				return nil, err
 			}
-			hidden := *e
-			hidden.Event = redacted
-			e = &hidden
+		} else if ok && erased[e.Sender()] {
+			was, done := there[e.Snapshot]
+			if !done {
+				if was, err = s.serverThere(ctx, t, server, e.Snapshot, false); err != nil {
+					return nil, err
+				}
+				there[e.Snapshot] = was
+			}
+			if !was {
+				if e, err = withoutContent(e); err != nil {
+					return nil, err
+				}
+			}
 		}
 		out = append(out, e)
 	}
@@ -208,6 +235,15 @@ func (s *Service) serverSees(ctx context.Context, t tenant.ID, server id.Server,
 	if visibility != invited && visibility != joined {
 		return true, nil
 	}
+	return s.serverThere(ctx, t, server, snapshot, visibility == invited)
+}
+
+// serverThere says whether a user of a server was joined, or with invites at least invited, in a state.
+func (s *Service) serverThere(ctx context.Context, t tenant.ID, server id.Server, snapshot int64, invites bool) (bool, error) {
+	state, err := s.StateAt(ctx, t, snapshot)
+	if err != nil {
+		return false, err
+	}
 	var keys []event.Key
 	for k := range state {
 		if k.Type == "m.room.member" && id.User(k.StateKey).Server() == server {
@@ -219,7 +255,7 @@ func (s *Service) serverSees(ctx context.Context, t tenant.ID, server id.Server,
 		return false, err
 	}
 	for _, m := range members {
-		if m.Membership() == "join" || (visibility == invited && m.Membership() == "invite") {
+		if m.Membership() == "join" || (invites && m.Membership() == "invite") {
 			return true, nil
 		}
 	}

@@ -130,7 +130,7 @@ func (s *Service) seen(ctx context.Context, t tenant.ID, user id.User, r *room.R
 	if len(visible) == 0 {
 		return nil, mxerror.NotFound.With("This event is not known here, or you may not see it.")
 	}
-	return e, nil
+	return visible[0], nil
 }
 
 // client converts events for the reader, with what the server aggregates of their children.
