@@ -18,12 +18,13 @@ import (
 
 // demoCommand is konsil demo: a small national network in one process.
 type demoCommand struct {
-	Folder  string `type:"path" placeholder:"DIR" help:"Where everything is kept. Default: konsil-demo in the user's state directory."`
-	Port    int    `default:"8480" help:"Port on 127.0.0.1 for every client. A busy one is named and the next free one taken."`
-	Fresh   bool   `help:"Empty the folder first."`
-	Entries int    `default:"2000" help:"Invented directory entries beside the cast."`
-	Tour    bool   `help:"Walk through a whole consultation in a network of its own, print each step, and stop."`
-	Verbose bool   `short:"v" help:"Show the log of all parts."`
+	Folder    string `type:"path" placeholder:"DIR" help:"Where everything is kept. Default: konsil-demo in the user's state directory."`
+	Port      int    `default:"8480" help:"Port on 127.0.0.1 for every client. A busy one is named and the next free one taken."`
+	AgentPort int    `default:"8770" help:"Port on 127.0.0.1 of the card service, likewise."`
+	Fresh     bool   `help:"Empty the folder first."`
+	Entries   int    `default:"2000" help:"Invented directory entries beside the cast."`
+	Tour      bool   `help:"Walk through a whole consultation in a network of its own, print each step, and stop."`
+	Verbose   bool   `short:"v" help:"Show the log of all parts."`
 }
 
 // demoMark is a file by which a folder is known to be the demo's own, so that --fresh never empties anything else.
@@ -43,7 +44,7 @@ func (c *demoCommand) Run(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf("Starting the demonstration network in %s\n", folder)
-	n, err := demo.Start(ctx, demo.Options{Folder: folder, Port: c.Port, Entries: c.Entries, Log: log, Steps: os.Stdout})
+	n, err := demo.Start(ctx, demo.Options{Folder: folder, Port: c.Port, AgentPort: c.AgentPort, Entries: c.Entries, Log: log, Steps: os.Stdout})
 	if err != nil {
 		return err
 	}

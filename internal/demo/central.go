@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/konsil-health/konsil/internal/foundation/config"
+	"github.com/konsil-health/konsil/internal/homeserver/oauth"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/server"
 	"github.com/konsil-health/konsil/internal/telematik/card"
@@ -86,6 +87,10 @@ central:
 `, c.folder, databaseURL, address, c.cards(), c.URL, c.URL)
 	for _, p := range Providers {
 		text = fmt.Appendf(text, "    - {name: %q, token: %q}\n", p, providerToken(p))
+	}
+	text = append(text, "  parties:\n"...)
+	for _, p := range Providers {
+		text = fmt.Appendf(text, "    - {client_id: %q, redirect_uris: [%q]}\n", partyID(p), n.URL+oauth.CardCallbackPath)
 	}
 	text = append(text, "federation:\n  resolve:\n"...)
 	for _, o := range append(Cast[:len(Cast):len(Cast)], Newcomer) {

@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/account"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/telematik/card"
@@ -122,7 +123,7 @@ func (n *Network) fillPeople(ctx context.Context) error {
 		return nil
 	}
 	for _, o := range Cast {
-		if err := n.addPeople(ctx, o); err != nil {
+		if err := n.addPeople(ctx, o, true); err != nil {
 			return err
 		}
 	}
@@ -130,8 +131,8 @@ func (n *Network) fillPeople(ctx context.Context) error {
 	return n.state.save()
 }
 
-// addPeople makes an organisation's accounts.
-func (n *Network) addPeople(ctx context.Context, o Organisation) error {
+// addPeople makes an organisation's accounts; publish puts the people with cards into the directory.
+func (n *Network) addPeople(ctx context.Context, o Organisation, publish bool) error {
 	s := n.Providers[o.Provider].Server
 	t, err := s.Tenants().ByName(ctx, o.Server)
 	if err != nil {
@@ -150,7 +151,10 @@ func (n *Network) addPeople(ctx context.Context, o Organisation) error {
 				return err
 			}
 		}
-		if p.TelematikID == "" {
+		if err := prove(ctx, s.Accounts(), t, user, p); err != nil {
+			return fmt.Errorf("%s: %w", p.Login(), err)
+		}
+		if p.TelematikID == "" || !publish {
 			continue
 		}
 		if err := n.Central.Directory.Store().SetMessenger(ctx, p.TelematikID, directory.Messenger{User: user, Name: p.Title()}); err != nil {
@@ -160,9 +164,21 @@ func (n *Network) addPeople(ctx context.Context, o Organisation) error {
 	return nil
 }
 
-// Admit makes the accounts of an organisation that has registered itself, as its administrator would, and puts them into the directory.
+// prove registers somebody's card, as an administrator does, or enrols the authenticator app of who has none.
+func prove(ctx context.Context, accounts *account.Service, t *tenant.Tenant, user id.User, p Person) error {
+	if p.TelematikID != "" {
+		return accounts.RegisterCard(ctx, t, user, p.TelematikID)
+	}
+	has, err := accounts.HasSecondFactor(ctx, t.ID, user)
+	if err != nil || has {
+		return err
+	}
+	return accounts.EnrolTOTP(ctx, t, user, appSecret(p.Login()), appCode(p.Login()))
+}
+
+// Admit makes the accounts of an organisation that has registered itself, as its administrator would. Who has a card goes into the directory alone.
 func (n *Network) Admit(ctx context.Context, o Organisation) error {
-	if err := n.addPeople(ctx, o); err != nil {
+	if err := n.addPeople(ctx, o, false); err != nil {
 		return err
 	}
 	return n.state.save()

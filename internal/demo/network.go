@@ -27,6 +27,8 @@ type Options struct {
 	Folder string
 	// Port is the clients' port on loopback; when it is busy the next free one is taken. 0 takes any.
 	Port int
+	// AgentPort is the card service's port on loopback, in the same way.
+	AgentPort int
 	// Databases are the URLs for the providers' cells and the central services; empty is SQLite in the folder.
 	Databases [3]string
 	// Entries is how many directory entries are invented beside the cast.
@@ -41,7 +43,9 @@ type Options struct {
 // Network is a running demonstration.
 type Network struct {
 	// URL is the address for every client of every organisation.
-	URL     string
+	URL string
+	// Agent is the address of the card service, with everybody's card inserted.
+	Agent   string
 	Central *Central
 	// Providers are the two providers' cells.
 	Providers [2]*Provider
@@ -49,10 +53,13 @@ type Network struct {
 	o         Options
 	authority *authority.Authority
 	front     *http.Server
-	handler   *swap
-	state     *state
-	started   time.Time
-	running   running
+	agent     *http.Server
+
+	agentListener net.Listener
+	handler       *swap
+	state         *state
+	started       time.Time
+	running       running
 }
 
 // Provider is one of the two, with its own cell.
@@ -92,6 +99,10 @@ func (n *Network) start(ctx context.Context) error {
 		return err
 	}
 	n.URL = "http://" + client.Addr().String()
+	if n.agentListener, err = listen(o.AgentPort); err != nil {
+		return errors.Join(err, client.Close())
+	}
+	n.Agent = "http://" + n.agentListener.Addr().String()
 	// The page is there from the first moment and says that the rest is starting.
 	n.handler.set(n.page())
 	n.front = &http.Server{Handler: n.handler, ReadHeaderTimeout: 10 * time.Second}
@@ -117,6 +128,7 @@ func (n *Network) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	n.startAgent()
 	for i, p := range n.Providers {
 		err := n.step("provider "+p.Name, func() error { return p.start(ctx, listeners[i]) })
 		if err != nil {
@@ -169,6 +181,12 @@ func (n *Network) Close() error {
 	var errs []error
 	if n.front != nil {
 		errs = append(errs, n.front.Close())
+	}
+	switch {
+	case n.agent != nil:
+		errs = append(errs, n.agent.Close())
+	case n.agentListener != nil:
+		errs = append(errs, n.agentListener.Close())
 	}
 	for _, p := range n.Providers {
 		if p != nil && p.stop != nil {
@@ -259,11 +277,13 @@ telematik:
   provider_token: %q
   directory: %q
   cards: %q
+  idp: {issuer: "%s/idp", client_id: %q, agent: %q}
+second_factor: required
 presence: false
 logging: {access: false}
 tenants:
 `, p.folder, n.o.Databases[p.index], n.URL, p.federation, certFile, keyFile, n.Central.listURL(), n.Central.listRoots()[0], n.Central.listRoots()[1], n.Central.URL, n.Central.URL,
-		p.Name, providerToken(p.Name), n.Central.URL, n.Central.cards())
+		p.Name, providerToken(p.Name), n.Central.URL, n.Central.cards(), n.Central.URL, partyID(p.Name), n.Agent)
 	for _, o := range Cast {
 		if o.Provider == p.index {
 			text = fmt.Appendf(text, "  - {name: %q, display_name: %q, telematik_id: %q, insurance: %v}\n", o.Server, o.Name, o.TelematikID, o.Insurance)

@@ -5,6 +5,7 @@ package demo
 import (
 	"embed"
 	"html/template"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -26,6 +27,7 @@ type words struct {
 	Copy, Copied, Institution, Person, Function, SignIn, Card   string
 	Directory, Members, Written, Running                        string
 	ConnectText, TryText, NoWeb                                 string
+	Proof, ByCard, PIN, SignInHere                              string
 }
 
 var german = words{
@@ -35,9 +37,10 @@ var german = words{
 	Organisations: "Institutionen", People: "Personen", Connect: "Mit einem Matrix-Client verbinden", Try: "Zuerst ausprobieren", Address: "Serveradresse", Login: "Anmeldename", Secret: "Passwort",
 	Copy: "Kopieren", Copied: "Kopiert", Institution: "Institution", Person: "Person", Function: "Aufgabe", SignIn: "Anmeldung als", Card: "Kartennummer",
 	Directory: "Einträge im Verzeichnis", Members: "Mitglieder der Föderation", Written: "Änderungen seit dem Start", Running: "läuft seit",
-	ConnectText: "Jeder Matrix-Client geht. Tragen Sie die Serveradresse ein und melden Sie sich mit dem vollen Namen aus der Liste an.",
+	ConnectText: "Jeder Matrix-Client geht. Tragen Sie die Serveradresse ein; zum Anmelden öffnet er den Browser. Dort geben Sie den vollen Namen aus der Liste ein und wählen die Karte – der Kartendienst fragt nach der PIN – oder Passwort und Code.",
 	TryText:     "Melden Sie sich als Anna Weber an und laden Sie Ben Hoffmann aus dem Klinikum ein: Die Nachrichten gehen Ende-zu-Ende-verschlüsselt von einem Anbieter zum anderen.",
 	NoWeb:       "Der eigene Web-Messenger kommt später; diese Seite ist bewusst schlicht.",
+	Proof:       "Zweiter Nachweis", ByCard: "Karte", PIN: "PIN aller Karten", SignInHere: "Im Browser anmelden",
 }
 
 var english = words{
@@ -47,9 +50,10 @@ var english = words{
 	Organisations: "Institutions", People: "People", Connect: "Connect a Matrix client", Try: "Try first", Address: "Server address", Login: "User name", Secret: "Password",
 	Copy: "Copy", Copied: "Copied", Institution: "Institution", Person: "Person", Function: "Role", SignIn: "Sign in as", Card: "Card number",
 	Directory: "directory entries", Members: "members of the federation", Written: "changes since the start", Running: "running for",
-	ConnectText: "Any Matrix client will do. Enter the server address and sign in with the full name from the list.",
+	ConnectText: "Any Matrix client will do. Enter the server address; it opens the browser to sign in. Enter the full name from the list there and choose the card – the card service asks for the PIN – or password and code.",
 	TryText:     "Sign in as Anna Weber and invite Ben Hoffmann of the hospital: the messages go end-to-end encrypted from one provider to the other.",
 	NoWeb:       "Our own web messenger comes later; this page is plain on purpose.",
+	Proof:       "Second proof", ByCard: "Card", PIN: "PIN of every card", SignInHere: "Sign in in the browser",
 }
 
 // language chooses by ?lang= and else by the browser's first language.
@@ -70,6 +74,7 @@ type shown struct {
 	Ready     bool
 	URL       string
 	Password  string
+	CardPIN   string
 	Providers []shownProvider
 	Counters  counters
 }
@@ -81,11 +86,14 @@ type shownProvider struct {
 
 type shownOrganisation struct {
 	Organisation
-	People []shownPerson
+	Account string // its account page
+	People  []shownPerson
 }
 
 type shownPerson struct {
 	Name, Role, SignIn, Card string
+	// Code is what the authenticator app of who has no card shows; empty for a card.
+	Code string
 }
 
 // counters are the page's live figures.
@@ -95,6 +103,8 @@ type counters struct {
 	Members   int   `json:"members"`
 	Written   int64 `json:"written"`
 	Seconds   int   `json:"seconds"`
+	// Codes are those of the authenticator apps, by the name to sign in with.
+	Codes map[string]string `json:"codes"`
 }
 
 // page serves the network's page and its figures.
@@ -116,7 +126,7 @@ func (n *Network) page() http.Handler {
 }
 
 func (n *Network) show(r *http.Request) shown {
-	s := shown{words: language(r), URL: n.URL, Password: Password, Counters: n.counters(r)}
+	s := shown{words: language(r), URL: n.URL, Password: Password, CardPIN: PIN, Counters: n.counters(r)}
 	s.Ready = s.Counters.Ready
 	for i, name := range Providers {
 		p := shownProvider{Name: name}
@@ -124,13 +134,17 @@ func (n *Network) show(r *http.Request) shown {
 			if o.Provider != i {
 				continue
 			}
-			so := shownOrganisation{Organisation: o}
+			so := shownOrganisation{Organisation: o, Account: n.accountPage(o)}
 			for _, person := range o.People {
 				card := person.TelematikID
 				if person.KVNR != "" {
 					card = person.KVNR
 				}
-				so.People = append(so.People, shownPerson{person.Title(), person.Role, "@" + person.Login() + ":" + string(o.Server), card})
+				shown := shownPerson{Name: person.Title(), Role: person.Role, SignIn: "@" + person.Login() + ":" + string(o.Server), Card: card}
+				if person.TelematikID == "" {
+					shown.Code = appCode(person.Login())
+				}
+				so.People = append(so.People, shown)
 			}
 			p.Organisations = append(p.Organisations, so)
 		}
@@ -168,8 +182,25 @@ func (n *Network) counters(r *http.Request) counters {
 	if domains, err := n.Central.List.Domains(r.Context(), ""); err == nil {
 		c.Members = len(domains)
 	}
+	c.Codes = map[string]string{}
+	for _, o := range Cast {
+		for _, p := range o.People {
+			if p.TelematikID == "" {
+				c.Codes["@"+p.Login()+":"+string(o.Server)] = appCode(p.Login())
+			}
+		}
+	}
 	for _, p := range n.Providers {
 		c.Written += p.Server.Commits().Plans
 	}
 	return c
+}
+
+// accountPage is an organisation's own sign-in in the browser: its host name is one of this machine.
+func (n *Network) accountPage(o Organisation) string {
+	_, port, err := net.SplitHostPort(strings.TrimPrefix(n.URL, "http://"))
+	if err != nil {
+		return n.URL
+	}
+	return "http://" + string(o.Server) + ":" + port + "/_matrix/account"
 }

@@ -14,14 +14,15 @@ func (n *Network) Screen(w io.Writer, folder string) {
   Not approved by gematik. Demonstration cards only. Not for real patients.
 
   Page and clients   %s
+  Card service       %s   everybody's card is inserted there
   Central services   %s   directory, cards, federation list
   Provider %-9s %s   federation (HTTPS)
   Provider %-9s %s   federation (HTTPS)
   Data               %s
 
-  Everybody's password is %s, every card's PIN %s. Sign in with any Matrix client
-  at the address above, for example as
-`, n.URL, n.Central.URL, n.Providers[0].Name, n.Providers[0].federation, n.Providers[1].Name, n.Providers[1].federation, folder, Password, PIN)
+  Sign in with any Matrix client at the address above: in the browser, by card (every card's PIN is %s), or,
+  without a card, with the password %s and the code that the page above shows. For example as
+`, n.URL, n.Agent, n.Central.URL, n.Providers[0].Name, n.Providers[0].federation, n.Providers[1].Name, n.Providers[1].federation, folder, PIN, Password)
 	for _, o := range Cast {
 		fmt.Fprintf(w, "\n    %s\n", o.Name)
 		for _, p := range o.People[:min(len(o.People), 2)] {

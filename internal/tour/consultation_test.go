@@ -16,7 +16,7 @@ import (
 
 // TestConsultation is the consultation, on both databases.
 //
-// Requirements: AF_10061.
+// Requirements: A_22936, AF_10057, AF_10058, AF_10061.
 func TestConsultation(t *testing.T) {
 	t.Parallel()
 	run := func(t *testing.T, urls [3]string) {

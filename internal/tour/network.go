@@ -72,12 +72,26 @@ func (w *walk) signIn(ctx context.Context, home demo.Organisation) (*physician, 
 	if p.recoveryKey, err = p.SetUp(ctx, demo.Password); err != nil {
 		return p, "", err
 	}
-	return p, fmt.Sprintf("as %s, with a cross-signing identity and a key backup", p.User()), nil
+	return p, fmt.Sprintf("by health professional card as %s, with a cross-signing identity and a key backup", p.User()), nil
 }
 
-// device signs somebody in on a new device.
+// device signs somebody in on a new device, by card in the browser.
 func (w *walk) device(ctx context.Context, p *physician) (*messenger.Device, error) {
-	return messenger.Open(ctx, messenger.Options{URL: w.network.URL, User: "@" + p.Login() + ":" + string(p.home.Server), Password: demo.Password})
+	token, err := w.network.SignIn(ctx, p.Person, p.home)
+	if err != nil {
+		return nil, err
+	}
+	return messenger.Open(ctx, messenger.Options{URL: w.network.URL, User: "@" + p.Login() + ":" + string(p.home.Server), LoginToken: token})
+}
+
+// publish lets Lena, whom the directory knows from her card's issuer, add her own address and nobody else's (AF_10058).
+func (w *walk) publish(ctx context.Context) (string, error) {
+	for _, visible := range []bool{true, false, true} {
+		if err := w.network.Publish(ctx, w.lena.Person, w.lena.home, visible); err != nil {
+			return "", err
+		}
+	}
+	return "in, out and in again, each time on the word of her card", nil
 }
 
 // search asks the directory as Anna's messenger does: a Matrix OpenID token becomes a search token, a search gives a Matrix ID.

@@ -92,6 +92,7 @@ func (w *walk) all(ctx context.Context) error {
 		{w.newcomer().Name + " registers with its SMC-B and gets a messenger at provider " + demo.Providers[1], w.register},
 		{"Dr. Anna Weber of " + w.home().Name + " (provider " + demo.Providers[0] + ") signs in", w.annaSignsIn},
 		{"Dr. Lena Seidel of the new practice signs in", w.lenaSignsIn},
+		{"Lena makes herself visible in the directory, with her card", w.publish},
 		{"Anna searches the directory for a cardiologist named Seidel", w.search},
 		{"Lena blocks everybody: Anna's invitation is refused", w.blocked},
 		{"Lena allows Anna: the invitation arrives, Lena joins the encrypted room", w.allowed},

@@ -4,8 +4,8 @@ package requirement
 
 // table is all requirements in the order of their numbers.
 var table = []Line{
-	{"AF_10057", "An actor signs in at the messenger service: two factors for Pro, the sectoral identity provider for ePA.", Open, nil, "sign-in by card and second factors"},
-	{"AF_10058", "The holder of an HBA publishes and removes an own Matrix address in the directory.", Met, []string{"telematik/directory: TestOwner"}, ""},
+	{"AF_10057", "An actor signs in at the messenger service: two factors for Pro, the sectoral identity provider for ePA.", Partly, []string{"homeserver/oauth: TestSignInByCard", "tour: TestConsultation"}, "the sectoral identity provider"},
+	{"AF_10058", "The holder of an HBA publishes and removes an own Matrix address in the directory.", Met, []string{"telematik/directory: TestOwner", "homeserver/oauth: TestConnectAndPublish", "tour: TestConsultation"}, ""},
 	{"AF_10059", "An organisation's administrator writes services and endpoints into the directory with a token of the registration service.", Met, []string{"server: TestCentralAndTwoProviders"}, ""},
 	{"AF_10060", "An administrator orders a messenger service for an organisation that is active in the directory.", Met, []string{"telematik/registration: TestRegistration"}, ""},
 	{"AF_10061", "A user invites a user of another organisation; both servers and the invitee's permission configuration are asked.", Met, []string{"telematik/permission: TestInvite", "tour: TestConsultation"}, ""},
@@ -37,7 +37,7 @@ var table = []Line{
 	{"A_22816", "Secret storage is supported.", Met, []string{"server: TestConversation"}, ""},
 	{"A_22817", "The provider does not profile users.", Not, nil, "binds the provider"},
 	{"A_22818", "The libraries in use are listed, with how their risks are handled.", Open, nil, "docs/dependencies.md lists them; their risks are not described"},
-	{"A_22936", "Pro users sign in with two factors at least.", Open, nil, "sign-in by card and second factors"},
+	{"A_22936", "Pro users sign in with two factors at least.", Met, []string{"homeserver/oauth: TestSignInByCard", "tour: TestConsultation"}, ""},
 	{"A_22937", "The encryption library is audited, vodozemac for example.", Open, nil, "messenger in the browser"},
 	{"A_22964", "The administrator's part of a client has a user interface of its own and asks for sign-in again.", Open, nil, "consoles"},
 	{"A_23092", "The provider checks daily whether the organisations that it serves are still active.", Open, nil, "registration"},

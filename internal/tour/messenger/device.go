@@ -28,6 +28,8 @@ type Options struct {
 	// User, DeviceID and Token are a session that somebody has obtained. With Password instead of Token the device signs in itself; User may then
 	// be whatever the server takes as login name.
 	User, DeviceID, Token, Password string
+	// LoginToken is what single sign-on gave the device, instead of a password.
+	LoginToken string
 	// Transport carries the requests; nil is one of its own, so that nothing is shared between devices.
 	Transport http.RoundTripper
 }
@@ -66,10 +68,11 @@ func Open(ctx context.Context, o Options) (*Device, error) {
 	state := mautrix.NewMemoryStateStore()
 	client.StateStore = state
 	if o.Token == "" {
-		if _, err := client.Login(ctx, &mautrix.ReqLogin{
-			Type: mautrix.AuthTypePassword, Password: o.Password, StoreCredentials: true, InitialDeviceDisplayName: "Konsil tour",
-			Identifier: mautrix.UserIdentifier{Type: mautrix.IdentifierTypeUser, User: o.User},
-		}); err != nil {
+		q := &mautrix.ReqLogin{Type: mautrix.AuthTypeToken, Token: o.LoginToken, StoreCredentials: true, InitialDeviceDisplayName: "Konsil tour"}
+		if o.LoginToken == "" {
+			q.Type, q.Password, q.Identifier = mautrix.AuthTypePassword, o.Password, mautrix.UserIdentifier{Type: mautrix.IdentifierTypeUser, User: o.User}
+		}
+		if _, err := client.Login(ctx, q); err != nil {
 			return nil, fmt.Errorf("sign in %s: %w", o.User, err)
 		}
 	}
