@@ -8,11 +8,13 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/konsil-health/konsil/internal/admin/console"
 	"github.com/konsil-health/konsil/internal/foundation/config"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/keyring"
@@ -37,9 +39,11 @@ func (n *node) clients() http.Handler {
 		return n.router
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, registrationPath+"/") {
-			n.registry.ServeHTTP(w, r)
-			return
+		for _, path := range []string{registrationPath + "/", idpPath + "/", console.Prefix + "/", console.SCIMPrefix + "/"} {
+			if strings.HasPrefix(r.URL.Path+"/", path) {
+				n.registry.ServeHTTP(w, r)
+				return
+			}
 		}
 		n.router.ServeHTTP(w, r)
 	})
@@ -47,7 +51,7 @@ func (n *node) clients() http.Handler {
 
 // registration wires role registration. The identity provider that proves cards is of this process and knows the cards of a test PKI; whether an
 // organisation is active, the federation list asks the directory.
-func (n *node) registration(c *config.Config, ring *keyring.Ring, log *slog.Logger) (http.Handler, error) {
+func (n *node) registration(ctx context.Context, c *config.Config, ring *keyring.Ring, mails func(ctx context.Context, to, subject, text string) error, log *slog.Logger) (http.Handler, error) {
 	pki, err := card.Open(card.Options{Folder: c.Telematik.Cards, Production: c.Environment == config.Production})
 	if err != nil {
 		return nil, err
@@ -72,20 +76,45 @@ func (n *node) registration(c *config.Config, ring *keyring.Ring, log *slog.Logg
 	address, clientID := c.PublicURL+registrationPath, "registration-"+c.Telematik.Provider
 	limits := limit.New(limit.Options{Off: !c.RateLimits})
 	trusted := pki.Trust()
+	issuing := idp.New(idp.Options{URL: c.PublicURL + idpPath, Signer: issuer, Key: decryption, Trust: trusted, Revoked: n.cardRevocation(c, client, pki, trusted, log),
+		Clients: map[string][]string{clientID: {address, c.PublicURL + console.CardPath}}, Used: idp.UsedIn(n.db), Seal: ring.Derive("identity provider codes", 32)})
 	service := registration.New(registration.Options{
-		DB: n.db,
-		IDP: idp.New(idp.Options{URL: c.PublicURL + "/idp", Signer: issuer, Key: decryption, Trust: trusted, Revoked: n.cardRevocation(c, client, pki, trusted, log),
-			Clients: map[string][]string{clientID: {address}}, Used: idp.UsedIn(n.db), Seal: ring.Derive("identity provider codes", 32)}),
+		DB: n.db, IDP: issuing,
 		ClientID: clientID, RedirectURI: address, Tenants: n.tenants,
 		List:    &registration.ListClient{URL: strings.TrimSuffix(c.Telematik.FederationList, config.FederationListPath), Token: providerToken(c, client), Client: client},
 		Domain:  n.orderable(c),
+		Base:    c.Telematik.MessengerDomain,
 		Created: n.welcome(log), MakeAdmin: n.makeAdmin, Session: n.adminSession,
-		URL: address, Signer: own, Directory: c.Telematik.Directory, Log: log,
+		URL: address, Signer: own, Directory: c.Telematik.Directory, HTTP: client, SendMail: mails, Log: log,
 		Allow: func(r *http.Request) (bool, time.Duration) {
 			return limits.Allow(limit.Login, "", n.router.Address(r).String())
 		},
 	})
-	return service.Handler(registrationPath), nil
+	n.background(ctx, service.Watch)
+	routes := issuing.Routes(idpPath)
+	pages := console.New(console.Options{DB: n.db, Keyring: ring, Tenants: n.tenants, Accounts: n.accounts, Rooms: n.rooms, Registration: service,
+		Party: &idp.Party{Discovery: c.PublicURL + idpPath + "/.well-known/openid-configuration", Issuer: c.PublicURL + idpPath, ClientID: clientID,
+			RedirectURI: c.PublicURL + console.CardPath, Trust: trusted, Client: &http.Client{Transport: inside{routes}}},
+		Agent: c.Telematik.CardService, URL: c.PublicURL, Directory: c.Telematik.Directory, HTTP: client, Limiter: limits,
+		Address: func(r *http.Request) string { return n.router.Address(r).String() }, Log: log}).Handler()
+	mux := http.NewServeMux()
+	mux.Handle(registrationPath+"/", service.Handler(registrationPath))
+	mux.Handle(idpPath+"/", routes)
+	for _, prefix := range []string{console.Prefix, console.SCIMPrefix} {
+		mux.Handle(prefix+"/", pages)
+	}
+	mux.Handle(console.Prefix, pages)
+	return mux, nil
+}
+
+// inside calls a handler of this process as if it were elsewhere: the identity provider of the test cards, which stands beside its relying party.
+type inside struct{ http.Handler }
+
+// RoundTrip implements http.RoundTripper.
+func (i inside) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	i.ServeHTTP(w, r)
+	return w.Result(), nil
 }
 
 // orderable refuses the names by which this node and its tenants are reached.

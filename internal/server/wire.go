@@ -359,7 +359,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		})...)
 	}
 	if c.HasRole(config.RoleRegistry) {
-		if n.registry, err = n.registration(c, ring, log); err != nil {
+		if n.registry, err = n.registration(ctx, c, ring, mails, log); err != nil {
 			return nil, fmt.Errorf("registration: %w", err)
 		}
 	}

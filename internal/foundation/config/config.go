@@ -263,18 +263,21 @@ func (c *Config) NeedsSecondFactor() bool {
 
 // Telematik holds what concerns the national network.
 type Telematik struct {
-	FederationList string   `key:"federation_list"`
-	Directory      string   `key:"directory"`
-	CardRoots      []string `key:"card_roots"`
-	ListRoots      []string `key:"list_roots"`
-	Roots          string   `key:"roots"`
-	OCSP           string   `key:"ocsp"`
-	Provider       string   `key:"provider"`
-	ProviderToken  string   `key:"provider_token"`
-	ProviderLogin  Login    `key:"provider_login"`
-	Cards          string   `key:"cards"`
-	MatrixVersion  string   `key:"matrix_version"`
-	IDP            CardIDP  `key:"idp"`
+	FederationList string `key:"federation_list"`
+	Directory      string `key:"directory"`
+	// MessengerDomain is the domain below which registered organisations get their names.
+	MessengerDomain id.Server `key:"messenger_domain"`
+	CardService     string    `key:"card_service"`
+	CardRoots       []string  `key:"card_roots"`
+	ListRoots       []string  `key:"list_roots"`
+	Roots           string    `key:"roots"`
+	OCSP            string    `key:"ocsp"`
+	Provider        string    `key:"provider"`
+	ProviderToken   string    `key:"provider_token"`
+	ProviderLogin   Login     `key:"provider_login"`
+	Cards           string    `key:"cards"`
+	MatrixVersion   string    `key:"matrix_version"`
+	IDP             CardIDP   `key:"idp"`
 }
 
 // CardIDP is the identity provider by which people sign in with their cards; without an issuer they do not.

@@ -128,6 +128,8 @@ var keys = []key{
 	{"telematik.list_roots", "[]", "PEM files with the certificates that may sign the federation list."},
 	{"telematik.roots", "", "Address of the published `roots.json`, looked at weekly: a new root is trusted when a cross certificate joins it to one of `telematik.card_roots` or `telematik.list_roots`. Konsil's own central services have it at `/roots.json` for the test PKI. Empty: the files alone count."},
 	{"telematik.ocsp", "", "Address of the OCSP responder that is asked whether a certificate was revoked. An answer counts as long as it says, at most an hour; who cannot be checked is refused, a federation list too (the old one stays). Konsil's own central services have it at `/ocsp` for the test PKI. Empty: in production the responder that each certificate names, otherwise the test PKI's files."},
+	{"telematik.messenger_domain", "", "The provider's domain below which organisations that register get their names, such as `messenger.example`: `praxis.messenger.example`. Other domains need a proof then. Empty: any name may be ordered without a proof, for tests."},
+	{"telematik.card_service", "http://127.0.0.1:8770", "Where browsers of the registration find the card service on their own machine (`konsil card agent`)."},
 	{"telematik.provider", "", "The provider's name, as the registration shows it."},
 	{"telematik.provider_token", "", "The provider-accesstoken with which the federation list is fetched and changed. At Konsil's own list it is the `token` that `central.providers` names."},
 	{"telematik.provider_login.token_url", "", "Instead of `telematik.provider_token`: where client credentials get a ti-provider-accesstoken (at Konsil's own directory `central.url` and `/auth/realms/TI-Provider/protocol/openid-connect/token`)."},

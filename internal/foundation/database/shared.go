@@ -22,4 +22,8 @@ var SharedTables = map[string]string{
 	"directory_log":       "the directory's own data (central services)",
 	"directory_signin":    "the directory's own data (central services): outcomes of sign-ins until they are fetched",
 	"idp_used":            "the identity provider's own data (central services): answered challenges and redeemed codes until they expire",
+	"registration_name":   "the provider's own data: names that it has given out, by what they look like",
+	"registration_domain": "the provider's own data: domains that organisations prove before there is a tenant",
+	"registration_link":   "the provider's own data: links by which organisations prove themselves before there is a tenant",
+	"console_visit":       "the provider's own data: browsers in which an organisation registers before there is a tenant",
 }

@@ -241,6 +241,23 @@ func (s *Store) All(ctx context.Context, after id.Server, limit int) ([]*Tenant,
 	return database.All(rows, err, func(r *sql.Rows) (*Tenant, error) { return scan(r) })
 }
 
+// OfOrganisation lists the tenants of a Telematik-ID in the order of their names, whatever their state.
+func (s *Store) OfOrganisation(ctx context.Context, telematikID string) ([]*Tenant, error) {
+	rows, err := s.db.Query(ctx, selectTenant+"WHERE t.telematik_id = $1 ORDER BY t.name", telematikID)
+	return database.All(rows, err, func(r *sql.Rows) (*Tenant, error) { return scan(r) })
+}
+
+// SetState moves a tenant on in its life. Other nodes see it within seconds.
+func (s *Store) SetState(ctx context.Context, t *Tenant, state State) error {
+	if _, err := s.db.Exec(ctx, "UPDATE tenant SET state = $2 WHERE tenant = $1", int64(t.ID), string(state)); err != nil {
+		return err
+	}
+	for _, key := range []string{"id:" + strconv.FormatInt(int64(t.ID), 10), "name:" + string(t.Name), "host:" + string(t.Name)} {
+		s.byKey.Invalidate(key)
+	}
+	return nil
+}
+
 func newID() ID {
 	var b [8]byte
 	rand.Read(b[:])

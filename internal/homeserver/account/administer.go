@@ -92,6 +92,11 @@ func (s *Service) Search(ctx context.Context, t tenant.ID, q Search) (list []Fou
 	return list, total, err
 }
 
+// ByLogin finds the account that a login name or user id means. Error: M_NOT_FOUND.
+func (s *Service) ByLogin(ctx context.Context, t *tenant.Tenant, name string) (*Account, error) {
+	return s.byLogin(ctx, t, name)
+}
+
 // SetAdmin makes somebody an administrator of the tenant, or an ordinary user again.
 func (s *Service) SetAdmin(ctx context.Context, t tenant.ID, user id.User, on bool) error {
 	return s.setFlag(ctx, t, user, "admin", on)

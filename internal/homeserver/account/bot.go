@@ -47,10 +47,18 @@ func (s *Service) IssueBotCredential(ctx context.Context, t *tenant.Tenant, user
 // BotCredentials lists those of an account, the newest first.
 func (s *Service) BotCredentials(ctx context.Context, t tenant.ID, user id.User) ([]BotCredential, error) {
 	rows, err := s.db.Query(ctx, "SELECT id, user_id, name, issuer, created, revoked FROM bot_credential WHERE tenant = $1 AND user_id = $2 ORDER BY created DESC, id", int64(t), string(user))
-	return database.All(rows, err, func(rows *sql.Rows) (b BotCredential, err error) {
-		err = rows.Scan(&b.ID, &b.User, &b.Name, &b.Issuer, &b.Created, &b.Revoked)
-		return b, err
-	})
+	return database.All(rows, err, scanBotCredential)
+}
+
+// AllBotCredentials lists those of a tenant, the newest first.
+func (s *Service) AllBotCredentials(ctx context.Context, t tenant.ID) ([]BotCredential, error) {
+	rows, err := s.db.Query(ctx, "SELECT id, user_id, name, issuer, created, revoked FROM bot_credential WHERE tenant = $1 ORDER BY created DESC, id", int64(t))
+	return database.All(rows, err, scanBotCredential)
+}
+
+func scanBotCredential(rows *sql.Rows) (b BotCredential, err error) {
+	err = rows.Scan(&b.ID, &b.User, &b.Name, &b.Issuer, &b.Created, &b.Revoked)
+	return b, err
 }
 
 // RevokeBotCredential ends a credential and all sessions of its account. Error: M_NOT_FOUND.

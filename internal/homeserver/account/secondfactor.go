@@ -76,6 +76,24 @@ func (s *Service) EnrolTOTP(ctx context.Context, t *tenant.Tenant, user id.User,
 	return err
 }
 
+// FitsTOTP says whether a code is of a secret that nobody has yet: the app of somebody who gets an account in a moment.
+func (s *Service) FitsTOTP(secret, code string) bool {
+	key, err := base32Plain.DecodeString(secret)
+	now := s.now() / 1000 / totpSeconds
+	return err == nil && totpStep(key, code, now, now-2) != 0
+}
+
+// AdoptTOTP makes a secret whose code was checked ([Service.FitsTOTP]) the second factor of an account that has none. No code from before counts.
+func (s *Service) AdoptTOTP(ctx context.Context, t tenant.ID, user id.User, secret string) error {
+	key, err := base32Plain.DecodeString(secret)
+	if err != nil {
+		return fmt.Errorf("second factor: %w", err)
+	}
+	_, err = s.db.Exec(ctx, "INSERT INTO second_factor (tenant, user_id, secret, step, created) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (tenant, user_id) DO NOTHING",
+		int64(t), string(user), s.o.Keyring.Seal(sealFactor(t, user), key), s.now()/1000/totpSeconds, s.now())
+	return err
+}
+
 // CheckTOTP takes a code for a proof, once. Errors: M_FORBIDDEN, M_LIMIT_EXCEEDED.
 func (s *Service) CheckTOTP(ctx context.Context, t *tenant.Tenant, user id.User, code string) error {
 	if err := s.limitCodes(t, user); err != nil {

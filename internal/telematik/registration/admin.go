@@ -26,10 +26,10 @@ type Admin struct {
 }
 
 // record remembers how an organisation proved itself for a messenger. A later proof replaces an earlier one.
-func (s *Service) record(ctx context.Context, t tenant.ID, who organisation) error {
+func (s *Service) record(ctx context.Context, t tenant.ID, who Organisation) error {
 	_, err := s.o.DB.Exec(ctx, `INSERT INTO registration_messenger (tenant, profession, proved, admin, login) VALUES ($1, $2, $3, '', '')
 		ON CONFLICT (tenant) DO UPDATE SET profession = EXCLUDED.profession, proved = EXCLUDED.proved WHERE registration_messenger.proved < EXCLUDED.proved`,
-		int64(t), who.profession, who.proved)
+		int64(t), who.Profession, who.Proved)
 	return err
 }
 
@@ -80,24 +80,24 @@ func (s *Service) reserve(ctx context.Context, t *tenant.Tenant, login string) (
 }
 
 // administrator finds whom an access token lets order: the organisation of the tenant, as it proved itself.
-func (s *Service) administrator(ctx context.Context, accessToken string) (*tenant.Tenant, organisation, error) {
+func (s *Service) administrator(ctx context.Context, accessToken string) (*tenant.Tenant, Organisation, error) {
 	if s.o.Session == nil {
-		return nil, organisation{}, ErrSession
+		return nil, Organisation{}, ErrSession
 	}
 	t, err := s.o.Session(ctx, accessToken)
 	if errors.Is(err, ErrSession) {
-		return nil, organisation{}, err
+		return nil, Organisation{}, err
 	}
 	if err != nil {
-		return nil, organisation{}, fmt.Errorf("%w: session: %w", ErrUnavailable, err)
+		return nil, Organisation{}, fmt.Errorf("%w: session: %w", ErrUnavailable, err)
 	}
-	who := organisation{telematikID: t.TelematikID, name: t.DisplayName}
-	err = s.o.DB.QueryRow(ctx, "SELECT profession, proved FROM registration_messenger WHERE tenant = $1", int64(t.ID)).Scan(&who.profession, &who.proved)
-	if errors.Is(err, sql.ErrNoRows) || err == nil && (t.TelematikID == "" || !certificate.IsInstitution(who.profession)) {
-		return nil, organisation{}, ErrSession // the tenant came by another way
+	who := Organisation{TelematikID: t.TelematikID, Name: t.DisplayName}
+	err = s.o.DB.QueryRow(ctx, "SELECT profession, proved FROM registration_messenger WHERE tenant = $1", int64(t.ID)).Scan(&who.Profession, &who.Proved)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && (t.TelematikID == "" || !certificate.IsInstitution(who.Profession)) {
+		return nil, Organisation{}, ErrSession // the tenant came by another way
 	}
 	if err != nil {
-		return nil, organisation{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return nil, Organisation{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return t, who, nil
 }
@@ -108,11 +108,21 @@ func (s *Service) AdminToken(ctx context.Context, accessToken string) (string, e
 	if err != nil {
 		return "", err
 	}
-	return s.OwnerToken(t, who.profession, s.o.Directory)
+	return s.OwnerToken(t, who.Profession, s.o.Directory)
 }
 
 // oneTimePassword draws a password of 120 bits in groups that can be read out.
 func oneTimePassword() string {
 	text := rand.Text()
 	return strings.Join([]string{text[:6], text[6:12], text[12:18], text[18:24]}, "-")
+}
+
+// Profession is the professionOID with which a messenger's organisation proved itself last.
+func (s *Service) Profession(ctx context.Context, t tenant.ID) (string, error) {
+	var profession string
+	err := s.o.DB.QueryRow(ctx, "SELECT profession FROM registration_messenger WHERE tenant = $1", int64(t)).Scan(&profession)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil // it came by another way
+	}
+	return profession, err
 }

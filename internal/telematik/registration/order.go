@@ -47,10 +47,10 @@ type Result struct {
 	Tenant *tenant.Tenant `json:"-"`
 }
 
-// organisation is who orders, as proved by the card now or at an earlier time.
-type organisation struct {
-	telematikID, profession, name string
-	proved                        int64 // ms since the epoch
+// Organisation is who orders, as proved by the card or by KIM, now or at an earlier time.
+type Organisation struct {
+	TelematikID, Profession, Name string
+	Proved                        int64 // ms since the epoch
 }
 
 const (
@@ -66,7 +66,7 @@ var (
 )
 
 // check looks at what is ordered before anybody else is asked.
-func (s *Service) check(ctx context.Context, who organisation, order Order) error {
+func (s *Service) check(ctx context.Context, who Organisation, order Order) error {
 	name := string(order.ServerName)
 	if _, err := netip.ParseAddr(name); err == nil || len(name) > maxServerName || !hostForm.MatchString(name) {
 		return fmt.Errorf("%w: not a host name in lower case", ErrDomain)
@@ -76,7 +76,10 @@ func (s *Service) check(ctx context.Context, who organisation, order Order) erro
 			return fmt.Errorf("%w: %w", ErrDomain, err)
 		}
 	}
-	if order.Insurance && who.profession != certificate.Insurer {
+	if err := s.mayHave(ctx, who, order.ServerName); err != nil {
+		return err
+	}
+	if order.Insurance && who.Profession != certificate.Insurer {
 		return ErrInsurance
 	}
 	if order.Insurance != (len(order.IK) > 0) || len(order.IK) > maxIK || slices.ContainsFunc(order.IK, func(ik string) bool { return !fedlist.ValidIK(ik) }) {
@@ -108,21 +111,26 @@ func (s *Service) active(ctx context.Context, telematikID string) error {
 
 // carryOut checks the order, puts the domain on the list and creates the tenant, in this order: a server name is never given twice (engine rule
 // 25), so a tenant must not be made for a name that the list then refuses. What a crash leaves between two steps, the repeated order finishes.
-func (s *Service) carryOut(ctx context.Context, who organisation, order Order) (*Result, error) {
+func (s *Service) carryOut(ctx context.Context, who Organisation, order Order) (*Result, error) {
 	if err := s.check(ctx, who, order); err != nil {
 		return nil, err
 	}
-	if err := s.active(ctx, who.telematikID); err != nil {
+	if err := s.active(ctx, who.TelematikID); err != nil {
+		return nil, err
+	}
+	reserved, err := s.reserveName(ctx, who, order.ServerName)
+	if err != nil {
 		return nil, err
 	}
 	t, again, err := s.provision(ctx, who, order)
 	if err != nil {
+		s.releaseName(ctx, reserved, order.ServerName)
 		return nil, err
 	}
-	if err := s.record(ctx, t.ID, who); err != nil {
+	if err := errors.Join(s.record(ctx, t.ID, who), s.renewed(ctx, t.ID)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	result := &Result{ServerName: t.Name, DisplayName: t.DisplayName, TelematikID: who.telematikID, Profession: who.profession, Insurance: t.Insurance, Again: again, Tenant: t}
+	result := &Result{ServerName: t.Name, DisplayName: t.DisplayName, TelematikID: who.TelematikID, Profession: who.Profession, Insurance: t.Insurance, Again: again, Tenant: t}
 	if result.Admin, err = s.admin(ctx, t, order.Admin); err != nil {
 		return nil, err
 	}
@@ -135,12 +143,12 @@ func (s *Service) carryOut(ctx context.Context, who organisation, order Order) (
 }
 
 // fits says whether a tenant is what the organisation orders.
-func fits(t *tenant.Tenant, who organisation, order Order) bool {
-	return t.TelematikID == who.telematikID && t.Insurance == order.Insurance && t.State == tenant.Active
+func fits(t *tenant.Tenant, who Organisation, order Order) bool {
+	return t.TelematikID == who.TelematikID && t.Insurance == order.Insurance && t.State == tenant.Active
 }
 
 // provision makes the entry on the list and the tenant, or finds them.
-func (s *Service) provision(ctx context.Context, who organisation, order Order) (t *tenant.Tenant, again bool, err error) {
+func (s *Service) provision(ctx context.Context, who Organisation, order Order) (t *tenant.Tenant, again bool, err error) {
 	t, err = s.o.Tenants.ByName(ctx, order.ServerName)
 	switch {
 	case err == nil && !fits(t, who, order):
@@ -148,13 +156,13 @@ func (s *Service) provision(ctx context.Context, who organisation, order Order) 
 	case err != nil && !errors.Is(err, tenant.ErrUnknown):
 		return nil, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	added, err := s.enlist(ctx, fedlist.Domain{Domain: order.ServerName, TelematikID: who.telematikID, IsInsurance: order.Insurance, IK: order.IK})
+	added, err := s.enlist(ctx, fedlist.Domain{Domain: order.ServerName, TelematikID: who.TelematikID, IsInsurance: order.Insurance, IK: order.IK})
 	if err != nil || t != nil {
 		return t, t != nil, err
 	}
-	spec := tenant.Spec{Name: order.ServerName, DisplayName: order.DisplayName, TelematikID: who.telematikID, Insurance: order.Insurance}
+	spec := tenant.Spec{Name: order.ServerName, DisplayName: order.DisplayName, TelematikID: who.TelematikID, Insurance: order.Insurance}
 	if spec.DisplayName == "" {
-		spec.DisplayName = who.name
+		spec.DisplayName = who.Name
 	}
 	if s.o.Hosts != nil {
 		spec.ClientHosts, spec.FederationHosts = s.o.Hosts(order.ServerName)
@@ -168,7 +176,7 @@ func (s *Service) provision(ctx context.Context, who organisation, order Order) 
 
 // failed finds out what a failed creation means. The entry that was added before it is taken back unless somebody may stand behind it: the same
 // order, sent twice, may have won at this or another node.
-func (s *Service) failed(ctx context.Context, who organisation, order Order, added bool, cause error) (*tenant.Tenant, bool, error) {
+func (s *Service) failed(ctx context.Context, who Organisation, order Order, added bool, cause error) (*tenant.Tenant, bool, error) {
 	taken := errors.Is(cause, tenant.ErrExists)
 	if taken {
 		t, err := s.o.Tenants.ByName(ctx, order.ServerName)

@@ -29,6 +29,8 @@ var (
 	ErrSession     = errors.New("this is no session of an organisation's administrator: prove the organisation with its SMC-B")
 	ErrInactive    = errors.New("the organisation is not active in the directory")
 	ErrDomain      = errors.New("this domain cannot be ordered here")
+	ErrProof       = errors.New("a domain of one's own needs a proof that it is one's own")
+	ErrSimilar     = errors.New("this name is reserved, or looks like another one")
 	ErrTaken       = errors.New("the domain belongs to somebody else, or did once")
 	ErrInsurance   = errors.New("only insurers order a service for insured people")
 	ErrIK          = errors.New("a service for insured people needs the insurer's Institutionskennzeichen, and no other has one")
@@ -58,6 +60,8 @@ type List interface {
 	// Own finds one of the provider's own domains.
 	Own(ctx context.Context, domain id.Server) (d fedlist.Domain, found bool, err error)
 	Remove(ctx context.Context, domain id.Server) error
+	// Inactive lists the provider's domains whose organisation has left the directory (federationCheck).
+	Inactive(ctx context.Context) ([]fedlist.Domain, error)
 }
 
 // Options is what the service stands on.
@@ -71,6 +75,10 @@ type Options struct {
 	Active func(ctx context.Context, telematikID string) (bool, error)
 	// Domain may refuse a name that this provider does not give out; nil allows every host name with a dot.
 	Domain func(context.Context, id.Server) error
+	// Base is the provider's domain below which it gives out names; empty: every name may be ordered without a proof (development only).
+	Base id.Server
+	// Proves says whether a domain shows a token (DNS TXT or below /.well-known/); nil is [Proofs.Shows] with the standard resolver and client.
+	Proves func(ctx context.Context, domain id.Server, token string) (bool, error)
 	// Hosts names further hosts of a new tenant; nil: none.
 	Hosts func(id.Server) (client, federation []string)
 	// Created is told of the tenant of every successful order before it is answered, of a repeated one again; nil: nobody.
@@ -85,6 +93,12 @@ type Options struct {
 	Signer card.Signer
 	// Directory is the address of the directory that administrators get tokens for; empty: none.
 	Directory string
+	// Contact finds an organisation's KIM address; nil looks into Directory, over HTTP (nil: the standard client). SendMail hands a message to the KIM client module; nil: nobody proves itself by KIM.
+	Contact  func(ctx context.Context, telematikID string) (c Contact, found bool, err error)
+	HTTP     *http.Client
+	SendMail func(ctx context.Context, to, subject, text string) error
+	// Inactive is told once when an organisation has left the directory, with the time at which its domain will go off the list; nil: nobody.
+	Inactive func(ctx context.Context, t *tenant.Tenant, until time.Time)
 	// Allow limits how often somebody may ask; nil: no limit.
 	Allow func(*http.Request) (ok bool, retryAfter time.Duration)
 	Now   func() time.Time // nil: time.Now
@@ -102,7 +116,14 @@ func New(o Options) *Service {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{o}
+	if o.Proves == nil {
+		o.Proves = Proofs{}.Shows
+	}
+	s := &Service{o}
+	if s.o.Contact == nil && o.Directory != "" && o.Signer != nil {
+		s.o.Contact = s.contactIn(o.HTTP)
+	}
+	return s
 }
 
 // Begin makes the challenge that the SMC-B answers (AF_10103).
@@ -137,9 +158,22 @@ func (s *Service) Complete(ctx context.Context, answer string, order Order) (*Re
 	if !certificate.IsInstitution(proof.Identity.ProfessionOID) {
 		return nil, ErrProfession
 	}
-	return s.carryOut(ctx, organisation{
-		telematikID: proof.Identity.Number, profession: proof.Identity.ProfessionOID, name: proof.Identity.Organization, proved: proof.AuthTime.UnixMilli(),
+	return s.carryOut(ctx, Organisation{
+		TelematikID: proof.Identity.Number, Profession: proof.Identity.ProfessionOID, Name: proof.Identity.Organization, Proved: proof.AuthTime.UnixMilli(),
 	}, order)
+}
+
+// CompleteFor carries out an order of an organisation that the caller has seen proved: by the card in a browser, or by KIM.
+func (s *Service) CompleteFor(ctx context.Context, who Organisation, order Order) (*Result, error) {
+	if !certificate.IsInstitution(who.Profession) {
+		return nil, ErrProfession
+	}
+	return s.carryOut(ctx, who, order)
+}
+
+// Active refuses an organisation that is not active in the directory with [ErrInactive] (A_23092).
+func (s *Service) Active(ctx context.Context, telematikID string) error {
+	return s.active(ctx, telematikID)
 }
 
 // CompleteAs carries out an order of an administrator, without the card: an organisation that has an administrator's account has proved itself

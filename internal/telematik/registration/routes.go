@@ -134,6 +134,8 @@ var refusals = []struct {
 	{ErrIK, http.StatusBadRequest, "ik"},
 	{ErrDomain, http.StatusBadRequest, "domain"},
 	{ErrOrder, http.StatusBadRequest, "order"},
+	{ErrProof, http.StatusForbidden, "proof"},
+	{ErrSimilar, http.StatusBadRequest, "similar"},
 	{ErrTaken, http.StatusConflict, "taken"},
 	{ErrLogin, http.StatusConflict, "login"},
 	{ErrUnavailable, http.StatusServiceUnavailable, "unavailable"},
