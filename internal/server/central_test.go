@@ -189,6 +189,7 @@ central:
 `, databases[0], open[0].Addr(), cards, c.central, c.central, tokenOfProvider("a"), tokenOfProvider("b"), c.entries())+resolve, server.Options{Central: open[:1]})
 	for i, name := range []string{"a", "b"} {
 		c.boot("provider-"+name, fmt.Sprintf(`roles: [homeserver, registration]
+rate_limits: false
 database: {url: %q}
 public_url: "http://%s"
 listeners:
@@ -201,6 +202,7 @@ telematik:
   roots: "%s/roots.json"
   directory: %q
   provider: %s
+  messenger_domain: example.org
 %s
   cards: %q
 `, databases[1+i], c.clients[i], c.clients[i], open[3+i].Addr(), certFile, keyFile, c.central, filepath.Join(cards, "root-ca.pem"), filepath.Join(cards, "komp-ca.pem"),
