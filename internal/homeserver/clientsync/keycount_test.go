@@ -13,9 +13,12 @@ import (
 func TestWaitingSyncHearsOfClaimedKeys(t *testing.T) {
 	Each(t, func(t *testing.T, g *Rig) {
 		anna, ben := g.Person("anna"), g.Person("ben")
+		key := func(text string) M {
+			return M{"key": text, "signatures": M{string(anna.ID): M{"ed25519:DEV1": "c2lnbmF0dXJl"}}}
+		}
 		upload := func(keys M) { anna.Do("POST", V3+"/keys/upload", M{"one_time_keys": keys}).OK(nil) }
 		count := func(a *Answer) any { return a.At("device_one_time_keys_count", "signed_curve25519") }
-		upload(M{"signed_curve25519:AAAA": M{"key": "a"}, "signed_curve25519:AAAB": M{"key": "b"}})
+		upload(M{"signed_curve25519:AAAA": key("a"), "signed_curve25519:AAAB": key("b")})
 		for range 2 {
 			if n := count(anna.Sync("")); n != 2.0 {
 				t.Fatalf("%v keys, want 2", n)
@@ -33,7 +36,7 @@ func TestWaitingSyncHearsOfClaimedKeys(t *testing.T) {
 		if n := waiting(claim); n != 1.0 {
 			t.Errorf("after a claim %v keys, want 1", n)
 		}
-		if n := waiting(func() { upload(M{"signed_curve25519:AAAC": M{"key": "c"}}) }); n != 2.0 {
+		if n := waiting(func() { upload(M{"signed_curve25519:AAAC": key("c")}) }); n != 2.0 {
 			t.Errorf("after an upload %v keys, want 2", n)
 		}
 	})
