@@ -35,7 +35,7 @@ type besieged struct {
 	room id.Room
 }
 
-func newBesieged(t *testing.T, config Config) besieged {
+func newBesieged(t *testing.T, config Config, bodyTime time.Duration) besieged {
 	t.Helper()
 	ca := newAuthority(t)
 	evil := newScripted(t, ca, nameEvil)
@@ -44,7 +44,7 @@ func newBesieged(t *testing.T, config Config) besieged {
 		nameA: {Address: fa.address(), Roots: ca.pool}, nameB: {Address: fb.address(), Roots: ca.pool}}
 	maps.Copy(resolve, config.Resolve)
 	config.Resolve = resolve
-	a := newCell(t, setting{url: databasetest.SQLite(t), config: config, front: fa, bodyTime: time.Second}, nameA).server(nameA)
+	a := newCell(t, setting{url: databasetest.SQLite(t), config: config, front: fa, bodyTime: bodyTime}, nameA).server(nameA)
 	b := newCell(t, setting{url: databasetest.SQLite(t), config: config, front: fb}, nameB).server(nameB)
 	s := besieged{pair{a, b}, evil, ""}
 	s.room = a.create(a.user("anna"), policy.CreateRoom{Preset: "public_chat", RoomVersion: "11"})
@@ -124,7 +124,7 @@ func (s *besieged) resigned(t *testing.T, e *event.Event, field, value string) [
 // TestHostilePDUs: what cannot be an event is dropped or refused with its own result, and good events beside it get in.
 func TestHostilePDUs(t *testing.T) {
 	t.Parallel()
-	s := newBesieged(t, Config{RetryMin: time.Millisecond, RetryMax: 10 * time.Millisecond})
+	s := newBesieged(t, Config{RetryMin: time.Millisecond, RetryMax: 10 * time.Millisecond}, time.Second)
 	like := func(field, value string) []byte { return s.resigned(t, s.evil.build(s.draft(t, nil)), field, value) }
 	forged := s.evil.build(s.draft(t, func(d *event.Draft) { d.Content = jsontext.Value(`{"body":"forged","msgtype":"m.text"}`) }))
 	ofAnna := signing.Replace(forged.JSON(), "sender", []byte(`"@anna:a.example"`))
@@ -232,7 +232,7 @@ func TestCyclicEvents(t *testing.T) {
 // TestHostileRequests: bodies, headers and paths that no server sends; each has its status and code.
 func TestHostileRequests(t *testing.T) {
 	t.Parallel()
-	s := newBesieged(t, Config{})
+	s := newBesieged(t, Config{}, 0)
 	send := func(body string) *http.Request {
 		return s.evil.request(s.a, http.MethodPut, v1+"/send/x", []byte(body))
 	}
@@ -279,7 +279,7 @@ func TestHostileRequests(t *testing.T) {
 // TestSlowClients: connections that send their request drop by drop are cut off, and meanwhile a good peer's events arrive.
 func TestSlowClients(t *testing.T) {
 	t.Parallel()
-	s := newBesieged(t, Config{})
+	s := newBesieged(t, Config{}, time.Second)
 	leakFree(t, func() {
 		var conns []*tls.Conn
 		defer func() {
@@ -317,7 +317,7 @@ func TestSlowClients(t *testing.T) {
 // events meanwhile.
 func TestSlowServerHoldsUpNobody(t *testing.T) {
 	t.Parallel()
-	s := newBesieged(t, Config{RequestTimeout: time.Hour, Senders: 3, HostSenders: 2, Probes: 1})
+	s := newBesieged(t, Config{RequestTimeout: time.Hour, Senders: 3, HostSenders: 2, Probes: 1}, time.Second)
 	blocked := make(chan struct{}, 100)
 	s.evil.plays(func(_ http.ResponseWriter, r *http.Request) {
 		blocked <- struct{}{}
@@ -348,7 +348,7 @@ func TestSlowServerHoldsUpNobody(t *testing.T) {
 // lost.
 func TestGarbageAfterSend(t *testing.T) {
 	t.Parallel()
-	s := newBesieged(t, Config{RetryMin: time.Hour})
+	s := newBesieged(t, Config{RetryMin: time.Hour}, time.Second)
 	s.evil.plays(answers("text/html", "<html>"))
 	s.a.say(s.room, s.a.user("anna"), "for you")
 	s.a.when(s.a.waits(nameEvil))
@@ -379,7 +379,7 @@ func TestGarbageAfterSend(t *testing.T) {
 // TestTransactionsAtOnce: a server that sends many transactions side by side is slowed down with the standard error, and loses nothing.
 func TestTransactionsAtOnce(t *testing.T) {
 	t.Parallel()
-	s := newBesieged(t, Config{OriginTransactions: 1})
+	s := newBesieged(t, Config{OriginTransactions: 1}, time.Second)
 	hold, entered := make(chan struct{}), make(chan struct{}, 1)
 	receive := s.a.fed.EDUs["m.typing"]
 	s.a.fed.EDUs["m.presence"] = func(ctx context.Context, me *tenant.Tenant, origin id.Server, content jsontext.Value) error {

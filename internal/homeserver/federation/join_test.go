@@ -96,7 +96,7 @@ func TestJoinWithoutKeys(t *testing.T) {
 		fronts[name] = newFront(t, ca, string(name))
 		config.Resolve[name] = Override{Address: fronts[name].address(), Roots: ca.pool}
 	}
-	s := newBesieged(t, config)
+	s := newBesieged(t, config, time.Second)
 	newcomer := func(name id.Server) *server {
 		return newCell(t, setting{url: databasetest.SQLite(t), config: s.a.fed.config, front: fronts[name]}, name).server(name)
 	}
