@@ -249,7 +249,7 @@ func registerInBrowser(t *testing.T, databases [3]string) {
 		t.Errorf("who has left is still found: %q", found)
 	}
 	d.provisions()
-	d.settles()
+	d.settles(ben, carl)
 	d.ends()
 }
 
@@ -336,13 +336,24 @@ func (d *desk) provisions() {
 }
 
 // settles is what an administrator sets: contacts, bots, who else is one.
-func (d *desk) settles() {
+func (d *desk) settles(outside, inside *citizen) {
 	d.Helper()
 	d.send("/console/settings", 400, "do", "contact", "role", "m.role.admin", "email", "kein Postfach")
 	d.send("/console/settings", 200, "do", "contact", "role", "m.role.admin", "email", "edv@ahorn.example")
 	d.send("/console/settings", 200, "do", "invites", "invites", "block all")
 	if !strings.Contains(d.page, "edv@ahorn.example") || !strings.Contains(d.page, `value="block all" checked`) {
 		d.Errorf("settings:\n%s", d.page)
+	}
+	invite := func(want int) {
+		d.Helper()
+		room := outside.do(http.MethodPost, "/_matrix/client/v3/createRoom", map[string]any{"preset": "private_chat"}, 200)["room_id"].(string)
+		outside.do(http.MethodPost, "/_matrix/client/v3/rooms/"+url.PathEscape(room)+"/invite", map[string]any{"user_id": inside.user}, want)
+	}
+	invite(403)
+	d.send("/console/settings", 200, "do", "invites", "invites", "allow all")
+	invite(200)
+	if support := d.support(); !strings.Contains(support, "edv@ahorn.example") {
+		d.Errorf("the contact is not published: %s", support)
 	}
 	d.visit(http.MethodGet, "/console/bots", nil)
 	d.send("/console/bots", 200, "do", "issue", "login", "terminbot", "name", "Terminbot")
@@ -379,6 +390,26 @@ func (d *desk) settles() {
 			d.Errorf("the log misses %q", want)
 		}
 	}
+}
+
+// support is what others read of whom to turn to (A_26265).
+func (d *desk) support() string {
+	d.Helper()
+	r, err := http.NewRequestWithContext(d.Context(), http.MethodGet, "http://"+d.clients[d.provider]+"/.well-known/matrix/support", nil)
+	if err != nil {
+		d.Fatal(err)
+	}
+	r.Host = "ahorn.example.org"
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		d.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		d.Fatal(err)
+	}
+	return string(body)
 }
 
 // ends is the end of the contract: the domain is off the list, nobody enters, and the name is not given again.

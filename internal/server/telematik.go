@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/konsil-health/konsil/internal/admin/console"
 	"github.com/konsil-health/konsil/internal/foundation/config"
 	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
@@ -35,7 +36,9 @@ func (n *node) rules(ctx context.Context, c *config.Config, log *slog.Logger, da
 	if err := n.follow(ctx, c, log); err != nil {
 		return nil, err
 	}
-	return permission.New(permission.Options{Members: n.members, AccountData: data, Log: log}), nil
+	return permission.New(permission.Options{Members: n.members, AccountData: data, Log: log, Blocks: func(ctx context.Context, t tenant.ID) (blocks, set bool, err error) {
+		return console.BlocksByDefault(ctx, n.db, t)
+	}}), nil
 }
 
 // follow keeps a copy of the federation list from the node's start to its end.

@@ -87,6 +87,9 @@ func (s *Service) endAll(ctx context.Context, t *tenant.Tenant, last *session) e
 			return err
 		}
 	}
+	if err := s.o.Accounts.SetSupport(ctx, t.ID, account.Support{}); err != nil {
+		return err
+	}
 	if err := s.end(ctx, t, last.user); err != nil {
 		return err
 	}
@@ -113,7 +116,7 @@ func (s *Service) export(v *view) error {
 	if err != nil && !errors.Is(err, registration.ErrDirectory) {
 		return err
 	}
-	contacts, err := s.Support(ctx, t.ID)
+	support, err := s.o.Accounts.Support(ctx, t.ID)
 	if err != nil {
 		return err
 	}
@@ -137,7 +140,7 @@ func (s *Service) export(v *view) error {
 			a := addresses[i]
 			return []string{string(a.User), a.Name, a.Kind}
 		}),
-		object(z, "settings.json", map[string]any{"support": contacts, "server": t.Name, "telematik_id": t.TelematikID}),
+		object(z, "settings.json", map[string]any{"support": support, "server": t.Name, "telematik_id": t.TelematikID}),
 		z.Close())
 	if err != nil {
 		s.o.Log.Warn("console: export broke off", "error", err) // the header has gone out

@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
 )
@@ -21,21 +22,21 @@ import (
 // maxContacts bounds the list of those who may be turned to.
 const maxContacts = 20
 
-// contact is somebody who may be turned to; one of Matrix and Email is there.
-type contact struct {
+// Contact is somebody who may be turned to; one of Matrix and Email is there.
+type Contact struct {
 	Matrix id.User `json:"matrix_id,omitempty"`
 	Email  string  `json:"email_address,omitempty"`
 	Role   string  `json:"role"`
 }
 
-// support is the document of /.well-known/matrix/support (client-server API, "Getting support"; A_26265).
-type support struct {
-	Contacts []contact `json:"contacts,omitempty"`
+// Support is the document of /.well-known/matrix/support (client-server API, "Getting support"; A_26265).
+type Support struct {
+	Contacts []Contact `json:"contacts,omitempty"`
 	Page     string    `json:"support_page,omitempty"`
 }
 
 // check refuses what readers could do nothing with.
-func (d *support) check() error {
+func (d *Support) check() error {
 	if len(d.Contacts) == 0 && d.Page == "" {
 		return mxerror.BadJSON.With("contacts or support_page must be there")
 	}
@@ -80,20 +81,44 @@ func (s *Service) wellKnownSupport(ctx context.Context, r *httpapi.Request) (any
 
 // putSupport lets an administrator replace the document.
 func (s *Service) putSupport(ctx context.Context, r *httpapi.Request) (any, error) {
-	var d support
+	var d Support
 	if err := r.Decode(&d); err != nil {
 		return nil, err
 	}
-	if err := d.check(); err != nil {
+	if err := d.check(); err != nil { // an empty document is for DELETE
 		return nil, err
+	}
+	return d, s.SetSupport(ctx, r.Tenant.ID, d)
+}
+
+// Support is what a tenant's administrators have said; the zero value for nothing.
+func (s *Service) Support(ctx context.Context, t tenant.ID) (d Support, err error) {
+	var document string
+	err = s.db.QueryRow(ctx, "SELECT document FROM support WHERE tenant = $1", int64(t)).Scan(&document)
+	if errors.Is(err, sql.ErrNoRows) {
+		return d, nil
+	}
+	if err == nil {
+		err = json.Unmarshal([]byte(document), &d)
+	}
+	return d, err
+}
+
+// SetSupport replaces the document; an empty one takes it away. Errors: M_BAD_JSON, M_INVALID_PARAM for what readers could do nothing with.
+func (s *Service) SetSupport(ctx context.Context, t tenant.ID, d Support) error {
+	if len(d.Contacts) == 0 && d.Page == "" {
+		_, err := s.db.Exec(ctx, "DELETE FROM support WHERE tenant = $1", int64(t))
+		return err
+	}
+	if err := d.check(); err != nil {
+		return err
 	}
 	document, err := json.Marshal(d)
 	if err != nil {
-		return nil, mxerror.BadJSON.With("the document is not valid text")
+		return mxerror.BadJSON.With("the document is not valid text")
 	}
-	_, err = s.db.Exec(ctx, "INSERT INTO support (tenant, document) VALUES ($1, $2) ON CONFLICT (tenant) DO UPDATE SET document = excluded.document",
-		int64(r.Tenant.ID), string(document))
-	return d, err
+	_, err = s.db.Exec(ctx, "INSERT INTO support (tenant, document) VALUES ($1, $2) ON CONFLICT (tenant) DO UPDATE SET document = excluded.document", int64(t), string(document))
+	return err
 }
 
 // deleteSupport takes the document away.

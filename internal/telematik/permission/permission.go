@@ -35,6 +35,8 @@ type Options struct {
 	Log         *slog.Logger
 	// BlockByDefault is the operator's default for users without a configuration of their own: block all instead of allow all.
 	BlockByDefault bool
+	// Blocks says what an organisation has decided for those of its people; nil, or set as false, leaves it to BlockByDefault.
+	Blocks func(ctx context.Context, t tenant.ID) (blocks, set bool, err error)
 }
 
 // Rules implement policy.Policy for TI mode.
@@ -106,7 +108,10 @@ func (r *Rules) configured(ctx context.Context, t *tenant.Tenant, i policy.Invit
 	if err != nil {
 		return err
 	}
-	config := r.Default()
+	config, err := r.ofOrganisation(ctx, t.ID)
+	if err != nil {
+		return err
+	}
 	if found {
 		if own, err := ParseConfig(raw, t.Insurance); err == nil {
 			config = own
@@ -126,6 +131,23 @@ func (r *Rules) Default() Config {
 		return Config{DefaultSetting: BlockAll}
 	}
 	return Config{DefaultSetting: AllowAll}
+}
+
+// ofOrganisation is the default of an organisation: its own decision, else the operator's.
+func (r *Rules) ofOrganisation(ctx context.Context, t tenant.ID) (Config, error) {
+	if r.o.Blocks == nil {
+		return r.Default(), nil
+	}
+	blocks, set, err := r.o.Blocks(ctx, t)
+	switch {
+	case err != nil:
+		return Config{}, err
+	case !set:
+		return r.Default(), nil
+	case blocks:
+		return Config{DefaultSetting: BlockAll}, nil
+	}
+	return Config{DefaultSetting: AllowAll}, nil
 }
 
 // DefaultRoomVersion is 10 (A_26248).

@@ -71,7 +71,7 @@ CREATE TABLE console_audit (
     PRIMARY KEY (tenant, id)
 );
 CREATE INDEX console_audit_at ON console_audit (tenant, at);
--- An organisation's settings: default permission mode, support contacts. value is JSON.
+-- An organisation's settings by their names: invites is "allow all" or "block all", for people without a setting of their own.
 CREATE TABLE organisation_setting (
     tenant BIGINT NOT NULL,
     name TEXT NOT NULL,
