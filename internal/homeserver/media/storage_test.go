@@ -14,12 +14,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
 
+	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/homeserver/media"
 )
 
@@ -49,8 +51,18 @@ func objects(t *testing.T, backend *s3mem.Backend) []string {
 
 // TestS3: content lies in the bucket and nowhere else, is read back whole and in parts, gets thumbnails, is deleted and swept.
 func TestS3(t *testing.T) {
-	config, backend := store(t)
-	each(t, func(o *media.Options) { o.Config.S3 = config }, func(t *testing.T, g *rig) {
+	// A server for each database: both count what lies in the bucket, at the same time.
+	backends := map[*database.DB]*s3mem.Backend{}
+	var mu sync.Mutex
+	each(t, func(o *media.Options) {
+		config, backend := store(t)
+		mu.Lock()
+		defer mu.Unlock()
+		o.Config.S3, backends[o.DB] = config, backend
+	}, func(t *testing.T, g *rig) {
+		mu.Lock()
+		backend := backends[g.DB]
+		mu.Unlock()
 		if err := g.media.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
