@@ -274,6 +274,7 @@ telematik:
   roots: "%s/roots.json"
   ocsp: "%s/ocsp"
   provider: %q
+  messenger_domain: localhost
   provider_token: %q
   directory: %q
   cards: %q

@@ -22,6 +22,7 @@ import (
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	certs "github.com/konsil-health/konsil/internal/health/certificate"
 	"github.com/konsil-health/konsil/internal/homeserver/account"
+	"github.com/konsil-health/konsil/internal/homeserver/federation"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
 	"github.com/konsil-health/konsil/internal/telematik/card"
@@ -84,6 +85,7 @@ func (n *node) registration(ctx context.Context, c *config.Config, ring *keyring
 		List:    &registration.ListClient{URL: strings.TrimSuffix(c.Telematik.FederationList, config.FederationListPath), Token: providerToken(c, client), Client: client},
 		Domain:  n.orderable(c),
 		Base:    c.Telematik.MessengerDomain,
+		Proves:  registration.Proofs{Client: registration.ProofClient(federation.Guard(c.PrivateAddresses), pool)}.Shows,
 		Created: n.welcome(log), MakeAdmin: n.makeAdmin, Session: n.adminSession,
 		URL: address, Signer: own, Directory: c.Telematik.Directory, HTTP: client, SendMail: mails, Log: log,
 		Allow: func(r *http.Request) (bool, time.Duration) {

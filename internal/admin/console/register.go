@@ -29,7 +29,7 @@ type registerData struct {
 	Insurer                   bool
 	Existing                  []*tenant.Tenant
 	Label, Domain             string
-	Token, Record, Path       string // the proof of a domain of one's own
+	Proof                     *registration.Proof // of a domain of one's own
 	IK                        string
 	Insurance                 bool
 	KIM                       bool // proof by KIM is offered
@@ -217,11 +217,15 @@ func (s *Service) takeAdmin(v *view, k *visit) error {
 // ownDomain shows what must be found at a domain of one's own.
 func (s *Service) ownDomain(v *view, k *visit) error {
 	d := registerData{Domain: strings.ToLower(v.form("domain"))}
-	token, err := s.o.Registration.DomainToken(v.r.Context(), k.who, id.Server(d.Domain))
+	p, err := s.o.Registration.Proof(v.r.Context(), k.who, id.Server(d.Domain))
+	if errors.Is(err, registration.ErrDomain) {
+		v.again(http.StatusBadRequest, "domain_bad")
+		return s.step(v, k, d)
+	}
 	if err != nil {
 		return err
 	}
-	d.Token, d.Record, d.Path = token, registration.ProofRecord+"."+d.Domain, "https://"+d.Domain+registration.ProofPath
+	d.Proof = &p
 	return s.step(v, k, d)
 }
 
@@ -250,9 +254,6 @@ func (s *Service) order(v *view, k *visit) error {
 	order := registration.Order{ServerName: id.Server(d.Domain), Insurance: d.Insurance, IK: strings.FieldsFunc(d.IK, func(c rune) bool { return c == ',' || c == ' ' })}
 	if d.Domain == "" {
 		order.ServerName = s.o.Registration.Offer(d.Label)
-		if s.o.Registration.Base() == "" {
-			order.ServerName = id.Server(d.Label)
-		}
 	}
 	ctx := v.r.Context()
 	result, err := s.o.Registration.CompleteFor(ctx, k.who, order)

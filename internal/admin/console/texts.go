@@ -103,6 +103,7 @@ var texts = map[string][2]string{
 	"name_taken":         {"Diesen Namen hat schon jemand, oder hatte ihn einmal. Wählen Sie einen anderen.", "Somebody has this name, or had it once. Choose another one."},
 	"name_similar":       {"Dieser Name ist nicht zu haben: er ist vorbehalten oder einem anderen zum Verwechseln ähnlich. Wählen Sie einen anderen.", "This name is not available: it is reserved or too much like another one. Choose another one."},
 	"name_bad":           {"Das kann kein Name sein. Erlaubt sind Kleinbuchstaben, Ziffern und Striche.", "This cannot be a name. Lower-case letters, digits and dashes are allowed."},
+	"domain_bad":         {"Das kann keine eigene Domain sein. Geben Sie einen vollständigen Namen an, zum Beispiel praxis-ahorn.de, der nicht dem Anbieter gehört.", "This cannot be a domain of your own. Give a complete name such as practice-maple.de which is not the provider's."},
 	"domain_unproved":    {"An dieser Domain ist der Nachweis nicht zu finden. Es kann nach dem Eintragen einige Minuten dauern.", "The proof is not to be found at this domain. After you have entered it, it may take some minutes."},
 	"insurance_only":     {"Einen Messenger für Versicherte können nur Krankenkassen bestellen.", "Only health insurers can order a messenger for insured people."},
 	"ik_bad":             {"Ein Messenger für Versicherte braucht gültige Institutionskennzeichen, ein anderer hat keine.", "A messenger for insured people needs valid Institutionskennzeichen, any other has none."},

@@ -85,7 +85,7 @@ func TestRefusedCards(t *testing.T) {
 			"not in the directory": {n.unlock(n.smcb("1-nobody", certificate.Practice, "x")), registration.ErrInactive},
 			"inactive":             {n.unlock(n.smcb("1-2.9", certificate.Practice, "x")), registration.ErrInactive},
 		} {
-			if r, err := client.RegisterWith(t.Context(), c.c, registration.Order{ServerName: "x.example"}); !errors.Is(err, c.want) {
+			if r, err := client.RegisterWith(t.Context(), c.c, registration.Order{ServerName: "neu.example"}); !errors.Is(err, c.want) {
 				t.Errorf("%s: %+v %v", name, r, err)
 			}
 		}
@@ -201,7 +201,7 @@ func TestClient(t *testing.T) {
 	if _, err := slow.Register(t.Context(), smcb, pin, registration.Order{}); !errors.As(err, &refused) || refused.Status != http.StatusTooManyRequests {
 		t.Errorf("too often: %v", err)
 	}
-	for _, body := range []any{"", "[]", `{"domain":7}`, `{"domain":"x.example","domain":"y.example"}`, `{"domain":"` + strings.Repeat("a", 70<<10) + `"}`} {
+	for _, body := range []any{"", "[]", `{"domain":7}`, `{"domain":"neu.example","domain":"y.example"}`, `{"domain":"` + strings.Repeat("a", 70<<10) + `"}`} {
 		if status, out := post(t, client, body); status != http.StatusBadRequest || out["error"] != "invalid_request" {
 			t.Errorf("%.40s: %d %v", body, status, out)
 		}
@@ -222,14 +222,14 @@ func FuzzOrder(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add([]byte(`{"signed_challenge":"` + answer + `","domain":"UPPER.example"}`))
-	f.Add([]byte(`{"signed_challenge":"a.b.c.d.e","domain":"x.example","isInsurance":true,"ik":["1"]}`))
+	f.Add([]byte(`{"signed_challenge":"a.b.c.d.e","domain":"neu.example","isInsurance":true,"ik":["1"]}`))
 	f.Add([]byte(`{`))
 	for _, plain := range []string{`{"njwt":"a.b.c"}`, `{"njwt":7}`, ``} {
 		sealed, err := jose.Encrypt(rand.Reader, n.issuer.Key(), jose.Header{Cty: "NJWT"}, []byte(plain))
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add([]byte(`{"signed_challenge":"` + sealed + `","domain":"x.example"}`))
+		f.Add([]byte(`{"signed_challenge":"` + sealed + `","domain":"neu.example"}`))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		w := httptest.NewRecorder()

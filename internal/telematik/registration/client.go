@@ -103,7 +103,8 @@ type Refusal struct {
 	Status  int
 	Name    string
 	Message string
-	Code    int // gematik_code, 0 for none
+	Code    int    // gematik_code, 0 for none
+	Proof   *Proof // with [ErrProof]: how to prove the domain
 }
 
 // Error names the refusal.
@@ -171,5 +172,5 @@ func (c Client) call(ctx context.Context, method, path, accessToken string, in, 
 	if err := json.Unmarshal(raw, &f); err != nil || f.Error == "" {
 		return fmt.Errorf("registration: status %d", resp.StatusCode)
 	}
-	return &Refusal{Status: resp.StatusCode, Name: f.Error, Message: f.Message, Code: f.Code}
+	return &Refusal{Status: resp.StatusCode, Name: f.Error, Message: f.Message, Code: f.Code, Proof: f.Proof}
 }

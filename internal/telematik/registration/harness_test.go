@@ -112,6 +112,7 @@ func (n *network) provider(change func(*registration.Options)) *registration.Ser
 			}
 			return nil
 		},
+		Base:      "example",
 		MakeAdmin: n.accounts.make,
 		Session: func(ctx context.Context, token string) (*tenant.Tenant, error) {
 			name, ok := map[string]id.Server{"admin-praxis": "praxis.example", "admin-config": "config.example"}[token]

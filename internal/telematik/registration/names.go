@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
+	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 )
 
@@ -54,10 +55,15 @@ func (s *Service) Offer(label string) id.Server { return id.Server(label + "." +
 // Base is the provider's domain below which it gives out names; empty: none.
 func (s *Service) Base() id.Server { return s.o.Base }
 
-// mayHave refuses names that this organisation does not get: reserved ones, those that look like another's, and domains that it has not proved.
+// mayHave refuses names that this organisation does not get: reserved ones, those that look like another's, and domains that it has not proved. What
+// it has already it may have again.
 func (s *Service) mayHave(ctx context.Context, who Organisation, name id.Server) error {
-	if s.o.Base == "" {
+	t, err := s.o.Tenants.ByName(ctx, name)
+	if err == nil && t.TelematikID == who.TelematikID {
 		return nil
+	}
+	if err != nil && !errors.Is(err, tenant.ErrUnknown) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	label, below := s.label(name)
 	if !below {
@@ -70,7 +76,7 @@ func (s *Service) mayHave(ctx context.Context, who Organisation, name id.Server)
 		return ErrSimilar
 	}
 	var other id.Server
-	err := s.o.DB.QueryRow(ctx, "SELECT domain FROM registration_name WHERE skeleton = $1", skeleton(label)).Scan(&other)
+	err = s.o.DB.QueryRow(ctx, "SELECT domain FROM registration_name WHERE skeleton = $1", skeleton(label)).Scan(&other)
 	switch {
 	case errors.Is(err, sql.ErrNoRows), err == nil && other == name:
 		return nil // whose it is decides provision

@@ -67,14 +67,8 @@ var (
 
 // check looks at what is ordered before anybody else is asked.
 func (s *Service) check(ctx context.Context, who Organisation, order Order) error {
-	name := string(order.ServerName)
-	if _, err := netip.ParseAddr(name); err == nil || len(name) > maxServerName || !hostForm.MatchString(name) {
-		return fmt.Errorf("%w: not a host name in lower case", ErrDomain)
-	}
-	if s.o.Domain != nil {
-		if err := s.o.Domain(ctx, order.ServerName); err != nil {
-			return fmt.Errorf("%w: %w", ErrDomain, err)
-		}
+	if err := s.orderable(ctx, order.ServerName); err != nil {
+		return err
 	}
 	if err := s.mayHave(ctx, who, order.ServerName); err != nil {
 		return err
@@ -90,6 +84,21 @@ func (s *Service) check(ctx context.Context, who Organisation, order Order) erro
 	}
 	if order.Admin != "" && (s.o.MakeAdmin == nil || !loginForm.MatchString(order.Admin)) {
 		return fmt.Errorf("%w: admin", ErrOrder)
+	}
+	return nil
+}
+
+// orderable refuses with [ErrDomain] what is no host name, and names that the provider keeps.
+func (s *Service) orderable(ctx context.Context, domain id.Server) error {
+	name := string(domain)
+	if _, err := netip.ParseAddr(name); err == nil || len(name) > maxServerName || !hostForm.MatchString(name) {
+		return fmt.Errorf("%w: not a host name in lower case", ErrDomain)
+	}
+	if s.o.Domain == nil {
+		return nil
+	}
+	if err := s.o.Domain(ctx, domain); err != nil {
+		return fmt.Errorf("%w: %w", ErrDomain, err)
 	}
 	return nil
 }

@@ -75,9 +75,9 @@ type Options struct {
 	Active func(ctx context.Context, telematikID string) (bool, error)
 	// Domain may refuse a name that this provider does not give out; nil allows every host name with a dot.
 	Domain func(context.Context, id.Server) error
-	// Base is the provider's domain below which it gives out names; empty: every name may be ordered without a proof (development only).
+	// Base is the provider's domain below which it gives out names; empty: it gives out none, and every domain needs the proof that it is one's own.
 	Base id.Server
-	// Proves says whether a domain shows a token (DNS TXT or below /.well-known/); nil is [Proofs.Shows] with the standard resolver and client.
+	// Proves says whether a domain shows a token (DNS TXT or below /.well-known/), such as [Proofs.Shows]; nil: none does.
 	Proves func(ctx context.Context, domain id.Server, token string) (bool, error)
 	// Hosts names further hosts of a new tenant; nil: none.
 	Hosts func(id.Server) (client, federation []string)
@@ -117,7 +117,7 @@ func New(o Options) *Service {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Proves == nil {
-		o.Proves = Proofs{}.Shows
+		o.Proves = func(context.Context, id.Server, string) (bool, error) { return false, nil }
 	}
 	s := &Service{o}
 	if s.o.Contact == nil && o.Directory != "" && o.Signer != nil {

@@ -134,11 +134,11 @@ func TestHalfMade(t *testing.T) {
 			t.Errorf("%+v %v", r, err)
 		}
 		// a login name that somebody has, and then another
-		n.accounts.made["@x:login.example"] = account{login: "verwaltung"}
-		if _, err := order(n.service, registration.Order{ServerName: "login.example", Admin: "verwaltung"}); !errors.Is(err, registration.ErrLogin) {
+		n.accounts.made["@x:anmelden.example"] = account{login: "verwaltung"}
+		if _, err := order(n.service, registration.Order{ServerName: "anmelden.example", Admin: "verwaltung"}); !errors.Is(err, registration.ErrLogin) {
 			t.Error(err)
 		}
-		if r, err := order(n.service, registration.Order{ServerName: "login.example", Admin: "verwaltung2"}); err != nil || r.Admin.Login != "verwaltung2" || r.Admin.Password == "" {
+		if r, err := order(n.service, registration.Order{ServerName: "anmelden.example", Admin: "verwaltung2"}); err != nil || r.Admin.Login != "verwaltung2" || r.Admin.Password == "" {
 			t.Errorf("%+v %v", r, err)
 		}
 		// the list is away, or does not know the provider: nothing is made
@@ -291,15 +291,15 @@ func TestRefusedOrders(t *testing.T) {
 			"a bare name":               {practice, registration.Order{ServerName: "praxis"}, registration.ErrDomain},
 			"upper case":                {practice, registration.Order{ServerName: "X.example"}, registration.ErrDomain},
 			"not given out":             {practice, registration.Order{ServerName: "reserved.example"}, registration.ErrDomain},
-			"a line in the name":        {practice, registration.Order{ServerName: "x.example", DisplayName: "a\nb"}, registration.ErrOrder},
-			"a login with a colon":      {practice, registration.Order{ServerName: "x.example", Admin: "a:b"}, registration.ErrOrder},
+			"a line in the name":        {practice, registration.Order{ServerName: "neu.example", DisplayName: "a\nb"}, registration.ErrOrder},
+			"a login with a colon":      {practice, registration.Order{ServerName: "neu.example", Admin: "a:b"}, registration.ErrOrder},
 			"somebody else's":           {second, registration.Order{ServerName: "praxis.example"}, registration.ErrTaken},
 			"given once":                {practice, registration.Order{ServerName: "gone.example"}, registration.ErrTaken},
 			"at another provider":       {practice, registration.Order{ServerName: "elsewhere.example"}, registration.ErrTaken},
-			"practice as insurer":       {practice, registration.Order{ServerName: "x.example", Insurance: true, IK: []string{"109500969"}}, registration.ErrInsurance},
-			"insurer without IK":        {insurer, registration.Order{ServerName: "x.example", Insurance: true}, registration.ErrIK},
-			"IK with wrong check digit": {insurer, registration.Order{ServerName: "x.example", Insurance: true, IK: []string{"109500968"}}, registration.ErrIK},
-			"practice with IK":          {practice, registration.Order{ServerName: "x.example", IK: []string{"109500969"}}, registration.ErrIK},
+			"practice as insurer":       {practice, registration.Order{ServerName: "neu.example", Insurance: true, IK: []string{"109500969"}}, registration.ErrInsurance},
+			"insurer without IK":        {insurer, registration.Order{ServerName: "neu.example", Insurance: true}, registration.ErrIK},
+			"IK with wrong check digit": {insurer, registration.Order{ServerName: "neu.example", Insurance: true, IK: []string{"109500968"}}, registration.ErrIK},
+			"practice with IK":          {practice, registration.Order{ServerName: "neu.example", IK: []string{"109500969"}}, registration.ErrIK},
 		} {
 			if r, err := client.RegisterWith(t.Context(), c.c, c.order); !errors.Is(err, c.want) {
 				t.Errorf("%s: %+v %v", name, r, err)

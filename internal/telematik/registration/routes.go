@@ -118,6 +118,7 @@ type failure struct {
 	Time    int64  `json:"gematik_timestamp,omitzero"`
 	UUID    string `json:"gematik_uuid,omitzero"`
 	Text    string `json:"gematik_error_text,omitzero"`
+	Proof   *Proof `json:"proof,omitzero"` // how to prove the domain
 }
 
 // refusals are the errors with their status and their name in the interface.
@@ -167,7 +168,11 @@ func (s *Service) fail(w http.ResponseWriter, err error) {
 	if found.status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
-	send(w, found.status, failure{Error: found.name, Message: found.err.Error()})
+	f := failure{Error: found.name, Message: found.err.Error()}
+	if e, ok := errors.AsType[*ProofError](err); ok {
+		f.Proof = &e.Proof
+	}
+	send(w, found.status, f)
 }
 
 // retryAfter is what callers are told when something is down.
