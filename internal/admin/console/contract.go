@@ -150,6 +150,7 @@ func (s *Service) export(v *view) error {
 
 func stamp(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339) }
 
+// table writes a file of cells that a spreadsheet can open.
 func table(z *zip.Writer, name string, head []string, n int, line func(int) []string) error {
 	f, err := z.Create(name)
 	if err != nil {
@@ -158,7 +159,11 @@ func table(z *zip.Writer, name string, head []string, n int, line func(int) []st
 	w := csv.NewWriter(f)
 	_ = w.Write(head) // errors are kept until Flush
 	for i := range n {
-		_ = w.Write(line(i))
+		cells := line(i)
+		for c := range cells {
+			cells[c] = guardCell(cells[c])
+		}
+		_ = w.Write(cells)
 	}
 	w.Flush()
 	return w.Error()

@@ -22,8 +22,8 @@ type row struct {
 	Login, Name, Wrong string
 }
 
-// readPeople reads a file with the columns login and name, comma or semicolon between them, with or without a line of headings. What cannot be
-// read at all is an error; what is wrong with one line stands at it.
+// readPeople reads a file with the columns login and name, comma or semicolon between them, with or without a line of headings, as people write them or
+// as the export does. What cannot be read at all is an error; what is wrong with one line stands at it.
 func readPeople(file string) ([]row, error) {
 	file = strings.TrimPrefix(file, "\ufeff") // spreadsheets write it
 	r := csv.NewReader(strings.NewReader(file))
@@ -56,7 +56,7 @@ func readPeople(file string) ([]row, error) {
 		if max(login, name) >= len(fields) {
 			p.Wrong = "row_short"
 		} else {
-			p.Login, p.Name = strings.ToLower(strings.TrimSpace(fields[login])), strings.TrimSpace(fields[name])
+			p.Login, p.Name = strings.ToLower(unguardCell(strings.TrimSpace(fields[login]))), unguardCell(strings.TrimSpace(fields[name]))
 			p.Wrong = checkPerson(p.Login, p.Name)
 		}
 		if p.Wrong == "" && seen[p.Login] {
