@@ -47,6 +47,9 @@ var practices = [2]directory.Institution{
 	{TelematikID: "1-2.00000000002", Name: "Praxis Birke", ProfessionOID: certificate.Practice, Street: "Birkenallee 2", Place: directory.Places[1]},
 }
 
+// insurer is a health insurance fund; provider A's if anybody's.
+var insurer = directory.Institution{TelematikID: "8-01-0000000001", Name: "Kasse Eiche", ProfessionOID: certificate.Insurer, Street: "Eichenplatz 3", Place: directory.Places[0]}
+
 var practiceNames = [2]id.Server{"ahorn.example.org", "birke.example.org"}
 
 // Requirements: AF_10059, AF_10235, A_25428, A_25546, ML-123615.
@@ -233,7 +236,7 @@ func (c *country) write(name string, content []byte) string {
 func (c *country) entries() string {
 	c.Helper()
 	var text []byte
-	for _, p := range practices {
+	for _, p := range append(practices[:], insurer) {
 		all, err := p.Entries()
 		if err != nil {
 			c.Fatal(err)

@@ -253,6 +253,39 @@ func registerInBrowser(t *testing.T, databases [3]string) {
 	d.ends()
 }
 
+// TestTakeOver: a new administrator takes over the messenger that the institution has, an insurer's as well as a practice's.
+//
+// Requirements: AF_10060.
+func TestTakeOver(t *testing.T) {
+	t.Parallel()
+	c := newCountry(t, [3]string{})
+	for _, o := range []struct {
+		institution directory.Institution
+		label       string
+		insured     []string
+	}{{practices[0], "ahorn", nil}, {insurer, "eiche", []string{"insurance", "yes", "ik", "109500969"}}} {
+		for _, login := range []string{"erste", "zweite"} {
+			d := c.newDesk(0, o.institution)
+			d.visit(http.MethodGet, "/console/register", nil)
+			d.prove()
+			d.appoint(login)
+			if login == "erste" {
+				d.send("/console/register", 200, append([]string{"do", "order", "label", o.label}, o.insured...)...)
+			} else {
+				d.send("/console/register", 200, "do", "enter", "domain", d.find(`name="domain" value="([^"]+)"><button class="second" name="do" value="enter">`))
+			}
+			if !strings.Contains(d.page, o.institution.Name) || !strings.Contains(d.page, login) {
+				t.Errorf("%s, %s: no console:\n%s", o.label, login, d.page)
+			}
+		}
+	}
+	stranger := c.newDesk(0, practices[1])
+	stranger.visit(http.MethodGet, "/console/register", nil)
+	stranger.prove()
+	stranger.appoint("fremd")
+	stranger.send("/console/register", 409, "do", "enter", "domain", "eiche.example.org")
+}
+
 // addPerson adds somebody, who signs in with the one-time password.
 func (d *desk) addPerson(login, name string) *citizen {
 	d.Helper()

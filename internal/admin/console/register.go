@@ -4,6 +4,7 @@ package console
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"net/http"
 	"net/url"
@@ -104,6 +105,8 @@ func (s *Service) register(v *view) error {
 		return s.ownDomain(v, k)
 	case "order":
 		return s.order(v, k)
+	case "enter":
+		return s.takeOver(v, k)
 	case "cancel":
 		if err := s.forgetVisit(ctx, k.cookie); err != nil {
 			return err
@@ -245,15 +248,34 @@ var orderProblems = []struct {
 	{registration.ErrProfession, http.StatusForbidden, "card_of_person"},
 }
 
-// order makes the messenger with its first administrator, or a further administrator of a messenger that the organisation has (AF_10060).
+// order makes the messenger with its first administrator (AF_10060).
 func (s *Service) order(v *view, k *visit) error {
-	if !k.confirmed {
-		return errStale
-	}
 	d := registerData{Label: strings.ToLower(v.form("label")), Domain: strings.ToLower(v.form("domain")), IK: v.form("ik"), Insurance: v.form("insurance") == "yes"}
-	order := registration.Order{ServerName: id.Server(d.Domain), Insurance: d.Insurance, IK: strings.FieldsFunc(d.IK, func(c rune) bool { return c == ',' || c == ' ' })}
+	order := registration.Order{ServerName: id.Server(d.Domain), Insurance: d.Insurance, IK: v.numbers("ik")}
 	if d.Domain == "" {
 		order.ServerName = s.o.Registration.Offer(d.Label)
+	}
+	return s.complete(v, k, d, order)
+}
+
+// takeOver makes a further administrator of a messenger that the organisation has.
+func (s *Service) takeOver(v *view, k *visit) error {
+	order, err := s.o.Registration.Existing(v.r.Context(), k.who, id.Server(v.form("domain")), v.numbers("ik"))
+	if err != nil {
+		return err
+	}
+	return s.complete(v, k, registerData{IK: v.form("ik")}, order)
+}
+
+// numbers is a field with several numbers.
+func (v *view) numbers(name string) []string {
+	return strings.FieldsFunc(v.form(name), func(c rune) bool { return c == ',' || c == ' ' })
+}
+
+// complete carries an order out and lets the administrator in.
+func (s *Service) complete(v *view, k *visit, d registerData, order registration.Order) error {
+	if !k.confirmed {
+		return errStale
 	}
 	ctx := v.r.Context()
 	result, err := s.o.Registration.CompleteFor(ctx, k.who, order)
@@ -292,9 +314,10 @@ func (s *Service) order(v *view, k *visit) error {
 	return s.enter(v, result.Tenant, user)
 }
 
-// appoint makes the administrator's account with both factors.
+// appoint makes the administrator's account with both factors. The address is random (A_22719), also at an insurer, whose insured people have theirs by
+// their number.
 func (s *Service) appoint(ctx context.Context, t *tenant.Tenant, k *visit) (id.User, error) {
-	user, err := s.o.Accounts.Create(ctx, t, account.NewUser{LoginName: k.login, Password: k.password, DisplayName: k.login, Admin: true})
+	user, err := s.o.Accounts.Create(ctx, t, account.NewUser{LoginName: k.login, Localpart: strings.ToLower(rand.Text()), Password: k.password, DisplayName: k.login, Admin: true})
 	if err != nil {
 		return "", err
 	}

@@ -151,6 +151,27 @@ func (s *Service) carryOut(ctx context.Context, who Organisation, order Order) (
 	return result, nil
 }
 
+// Existing is the order that ends in a messenger which an organisation has, as it stands: by that a new administrator takes it over (AF_10060). An
+// insurer's keeps the numbers that are on the federation list; ik are those to enlist it with when it is not there any more. Error: [ErrUnavailable].
+func (s *Service) Existing(ctx context.Context, who Organisation, domain id.Server, ik []string) (Order, error) {
+	order := Order{ServerName: domain}
+	t, err := s.o.Tenants.ByName(ctx, domain)
+	if errors.Is(err, tenant.ErrUnknown) || err == nil && (t.TelematikID != who.TelematikID || !t.Insurance) {
+		return order, nil
+	}
+	if err != nil {
+		return order, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	own, found, err := s.o.List.Own(ctx, domain)
+	if err != nil {
+		return order, fmt.Errorf("%w: federation list: %w", ErrUnavailable, err)
+	}
+	if order.Insurance, order.IK = true, ik; found {
+		order.IK = own.IK
+	}
+	return order, nil
+}
+
 // fits says whether a tenant is what the organisation orders.
 func fits(t *tenant.Tenant, who Organisation, order Order) bool {
 	return t.TelematikID == who.TelematikID && t.Insurance == order.Insurance && t.State == tenant.Active
