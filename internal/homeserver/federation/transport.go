@@ -18,6 +18,7 @@ import (
 
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/homeserver/room"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
 )
@@ -66,7 +67,7 @@ func (u *Unreachable) Error() string { return fmt.Sprintf("%s cannot be reached:
 
 // Unwrap gives the cause, and what a client is told.
 func (u *Unreachable) Unwrap() []error {
-	return []error{u.Err, mxerror.ConnectionFailed.With("%s cannot be reached", u.Server)}
+	return []error{u.Err, room.ErrUnreachable, mxerror.ConnectionFailed.With("%s cannot be reached", u.Server)}
 }
 
 // pathOf builds an escaped request path from a prefix and segments.

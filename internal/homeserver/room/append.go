@@ -194,7 +194,10 @@ func topological(h *head, prev map[id.Event]*Event, gap bool) int64 {
 
 // nextState returns the forward extremities and the current state once a live event has been added.
 func (s *Service) nextState(ctx context.Context, t *tenant.Tenant, r *Room, h *head, current snapshot, a addition, after snapshot) ([]id.Event, snapshot, []stream.Statement, error) {
-	cites := a.event.PrevEvents()
+	cites, err := s.succeeds(ctx, t.ID, r, h, a.event)
+	if err != nil {
+		return nil, snapshot{}, nil, err
+	}
 	extremities := slices.DeleteFunc(slices.Clone(h.extremities), func(x id.Event) bool { return slices.Contains(cites, x) })
 	if a.fresh {
 		extremities = a.kept

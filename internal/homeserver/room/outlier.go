@@ -185,6 +185,9 @@ func (s *Service) fetchState(ctx context.Context, t *tenant.Tenant, origin id.Se
 		var fetched []*event.Event
 		for _, m := range missing {
 			f, err := s.Remote.Event(ctx, t, origin, r, m)
+			if errors.Is(err, ErrUnreachable) || ctx.Err() != nil {
+				return nil, err // judged by half a state, the event would be rejected for good
+			}
 			if err != nil {
 				s.Log.InfoContext(ctx, "state event could not be had", "event", m, "origin", origin, "error", err)
 				continue

@@ -33,7 +33,9 @@ type peer struct {
 	states map[id.Event][]id.Event
 	// hidden events are not handed out.
 	hidden map[id.Event]bool
-	asked  map[string]int
+	// away are events for which it cannot be reached.
+	away  map[id.Event]bool
+	asked map[string]int
 	// from hides an event from one kind of question.
 	from map[string]map[id.Event]bool
 	now  int64
@@ -58,7 +60,7 @@ func meet(t *testing.T, h *house, version string) *peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &peer{t: t, h: h, r: r, events: map[id.Event]*event.Event{}, states: map[id.Event][]id.Event{}, hidden: map[id.Event]bool{}, asked: map[string]int{}, from: map[string]map[id.Event]bool{}, now: 1_800_000_000_000}
+	p := &peer{t: t, h: h, r: r, events: map[id.Event]*event.Event{}, states: map[id.Event][]id.Event{}, hidden: map[id.Event]bool{}, away: map[id.Event]bool{}, asked: map[string]int{}, from: map[string]map[id.Event]bool{}, now: 1_800_000_000_000}
 	h.Remote = p
 	p.accept(p.make(p.heads(), ben2, event.TypeMember, string(ben2), `{"membership":"join"}`))
 	return p
@@ -226,6 +228,12 @@ func (p *peer) GetMissingEvents(_ context.Context, _ *tenant.Tenant, _ id.Server
 }
 
 func (p *peer) Event(_ context.Context, _ *tenant.Tenant, _ id.Server, _ *room.Room, eid id.Event) (*event.Event, error) {
+	p.mu.Lock()
+	away := p.away[eid]
+	p.mu.Unlock()
+	if away {
+		return nil, room.ErrUnreachable
+	}
 	if found := p.pick("event", []id.Event{eid}); len(found) > 0 {
 		return found[0], nil
 	}

@@ -161,16 +161,21 @@ func (s *Service) precedesJoin(ctx context.Context, t *tenant.Tenant, r *Room, g
 	return past, nil
 }
 
-// beingCommitted returns those of the events that memory has before the database does.
+// beingCommitted returns those of the events that memory has before the database does, and those whose commit failed since they were found: they are
+// about to come again.
 func (s *Service) beingCommitted(ctx context.Context, t tenant.ID, r *Room, ids []id.Event) ([]id.Event, error) {
 	known, err := s.known(ctx, t, r.NID, ids)
+	if err != nil {
+		return nil, err
+	}
 	var out []id.Event
-	for eid, e := range known {
-		if e.Position == 0 && !e.Rejected && !e.SoftFailed && e.NID > 0 { // history has negative numbers
+	for _, eid := range ids {
+		e := known[eid]
+		if e == nil || e.Position == 0 && !e.Rejected && !e.SoftFailed && e.NID > 0 { // history has negative numbers
 			out = append(out, eid)
 		}
 	}
-	return out, err
+	return out, nil
 }
 
 // cited returns the least order number of live events that cite an event which is only now coming, or nil. h is the head in the turn.
@@ -329,7 +334,9 @@ func (s *Service) appendJudged(ctx context.Context, t *tenant.Tenant, r *Room, e
 			}
 		}
 		// What is an end of the head has been committed when the guard finds that head.
-		loose := slices.DeleteFunc(slices.Clone(e.PrevEvents()), func(p id.Event) bool { return slices.Contains(h.extremities, p) })
+		loose := slices.DeleteFunc(slices.Clone(e.PrevEvents()), func(p id.Event) bool {
+			return slices.Contains(h.extremities, p) || slices.Contains(j.missing, p)
+		})
 		if a.unsure, err = s.beingCommitted(ctx, t.ID, r, loose); err != nil {
 			return addition{}, err
 		}

@@ -78,6 +78,29 @@ func TestSoftFailure(t *testing.T) {
 	})
 }
 
+// TestBehindSoftFailed: what cites a soft-failed event leaves no end of the graph behind that one.
+func TestBehindSoftFailed(t *testing.T) {
+	withPeer(t, "11", func(t *testing.T, p *peer) {
+		p.accept(p.make(p.heads(), eva, event.TypeMember, string(eva), `{"membership":"join"}`))
+		base := p.heads()
+		branch := p.make(base, eva, "m.room.message", noKey, `{"msgtype":"m.text","body":"on the other side"}`)
+		late := p.message([]*event.Event{branch}, "sent before the ban was known")
+		if err := p.h.Ban(context.Background(), p.h.t, p.r.ID, anna, ben2, ""); err != nil {
+			t.Fatal(err)
+		}
+		ban := p.heads()
+		p.accept(branch)
+		if e := p.accept(late); !e.SoftFailed {
+			t.Fatalf("after the ban: %+v", e)
+		}
+		both := p.make([]*event.Event{ban[0], late}, eva, "m.room.message", noKey, `{"msgtype":"m.text","body":"both"}`)
+		p.accept(both)
+		if now := p.heads(); len(now) != 1 || now[0].ID() != both.ID() {
+			t.Errorf("%d ends of the graph, want the newest event alone", len(now))
+		}
+	})
+}
+
 // TestRejected: what the auth events do not allow is rejected and stored; what rests on it is rejected too.
 func TestRejected(t *testing.T) {
 	withPeer(t, "10", func(t *testing.T, p *peer) {
@@ -103,8 +126,8 @@ func TestRejected(t *testing.T) {
 	})
 }
 
-// TestOutOfOrder: events in any order and several times: each is there once, and the extremities are the ends of the graph. At the same time from
-// several sides an end may stay longer than it should, until the next own event; none may be missing.
+// TestOutOfOrder: events in any order and several times: each is there once, and the extremities are the ends of the graph, also when they come
+// at the same time from several sides.
 func TestOutOfOrder(t *testing.T) {
 	t.Run("one by one", func(t *testing.T) { outOfOrder(t, false) })
 	t.Run("at once", func(t *testing.T) { outOfOrder(t, true) })
@@ -158,7 +181,7 @@ func outOfOrder(t *testing.T, atOnce bool) {
 		for _, e := range p.heads() {
 			got[e.ID()] = true
 		}
-		if !atOnce && !maps.Equal(got, want) {
+		if !maps.Equal(got, want) {
 			for _, e := range all[1:] {
 				if got[e.ID()] != want[e.ID()] {
 					t.Errorf("%s %s: extremity %v, want %v; cites %v, order %d", e.ID(), e.Content(), got[e.ID()], want[e.ID()], e.PrevEvents(), p.stored(e.ID()).Topological)
@@ -198,6 +221,27 @@ func TestGapHeals(t *testing.T) {
 			if x.ID() == lost.ID() {
 				t.Error("a cited event is an extremity")
 			}
+		}
+	})
+}
+
+// TestHalfAState: an event is not judged by a state of which a part could not be fetched just now; what its server does not have at all is done without.
+func TestHalfAState(t *testing.T) {
+	withPeer(t, "11", func(t *testing.T, p *peer) {
+		join := p.make(p.heads(), eva, event.TypeMember, string(eva), `{"membership":"join"}`)
+		lost := p.make([]*event.Event{join}, ben2, "m.room.message", noKey, `{"body":"lost","msgtype":"m.text"}`)
+		after := p.message([]*event.Event{lost}, "after")
+		p.states[after.ID()] = append(p.states[after.ID()], join.ID())
+		p.hidden[lost.ID()], p.away[join.ID()] = true, true
+		if err := p.h.Accept(context.Background(), p.h.t, "b.example", after); !errors.Is(err, room.ErrUnreachable) {
+			t.Fatalf("with a part of the state out of reach: %v", err)
+		}
+		if _, err := p.h.Event(context.Background(), p.h.t.ID, after.ID()); !errors.Is(err, mxerror.NotFound) {
+			t.Errorf("it was kept: %v", err)
+		}
+		p.hidden[join.ID()], p.away[join.ID()] = true, false
+		if e := p.accept(after); e.Rejected || e.SoftFailed || e.Position == 0 {
+			t.Errorf("%+v", e)
 		}
 	})
 }

@@ -4,6 +4,7 @@ package room
 
 import (
 	"context"
+	"errors"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -13,9 +14,12 @@ import (
 	"github.com/konsil-health/konsil/internal/matrix/roomversion"
 )
 
+// ErrUnreachable is in the error of a Remote whose server could not be asked now: another time it may answer.
+var ErrUnreachable = errors.New("server cannot be reached")
+
 // Remote reaches other servers for a tenant; package federation implements it. Every event that it returns has been parsed and its
 // signatures and content hash checked (a wrong hash gives the redacted copy); events that failed are left out. Errors are *mxerror.Error
-// where the other server answered one.
+// where the other server answered one, and ErrUnreachable where it could not be asked.
 type Remote interface {
 	// MakeJoin asks a resident server for a join template. versions are the room versions that we support.
 	MakeJoin(ctx context.Context, t *tenant.Tenant, server id.Server, room id.Room, user id.User, versions []string) (Template, error)
