@@ -279,7 +279,6 @@ telematik:
   directory: %q
   cards: %q
   idp: {issuer: "%s/idp", client_id: %q, agent: %q}
-second_factor: required
 presence: false
 logging: {access: false}
 tenants:

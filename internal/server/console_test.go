@@ -33,9 +33,20 @@ type desk struct {
 	provider int
 	browser  *http.Client
 	agent    *httptest.Server
-	page     string // the last one
+	page     string   // the last one
+	at       *url.URL // where it stands
 	status   int
 	secret   string // of the second factor
+}
+
+// newBrowser is a desk without a card.
+func (c *country) newBrowser(provider int) *desk {
+	c.Helper()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		c.Fatal(err)
+	}
+	return &desk{country: c, provider: provider, browser: &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 }
 
 func (c *country) newDesk(provider int, p directory.Institution) *desk {
@@ -44,11 +55,7 @@ func (c *country) newDesk(provider int, p directory.Institution) *desk {
 	if err != nil {
 		c.Fatal(err)
 	}
-	jar, err := cookiejar.New(nil)
-	if err != nil {
-		c.Fatal(err)
-	}
-	d := &desk{country: c, provider: provider, browser: &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+	d := c.newBrowser(provider)
 	base := "http://" + c.clients[provider] + "/idp"
 	party := &idp.Party{Discovery: base + "/.well-known/openid-configuration", Issuer: base, Trust: c.pki.Trust()}
 	d.agent = httptest.NewServer(agent.New(agent.Options{Provider: party, Cards: func() ([]agent.Card, error) { return []agent.Card{smcb}, nil }}))
@@ -81,7 +88,7 @@ func (d *desk) visit(method, address string, form url.Values) {
 		if err != nil {
 			d.Fatal(err)
 		}
-		d.page, d.status = string(body), resp.StatusCode
+		d.page, d.status, d.at = string(body), resp.StatusCode, r.URL
 		to := resp.Header.Get("Location")
 		if to == "" {
 			return
@@ -297,10 +304,7 @@ func (d *desk) addPerson(login, name string) *citizen {
 	if err != nil {
 		d.Fatal(err)
 	}
-	who := &citizen{country: d.country, provider: d.provider, user: user}
-	who.token = who.do(http.MethodPost, "/_matrix/client/v3/login", map[string]any{"type": "m.login.password",
-		"identifier": map[string]any{"type": "m.id.user", "user": user}, "password": password}, 200)["access_token"].(string)
-	return who
+	return d.enter(d.provider, user, password)
 }
 
 // leaves ends an account in one action and looks what became of its sessions and room.

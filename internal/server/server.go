@@ -76,6 +76,9 @@ func (s *Server) open(ctx context.Context, o Options) error {
 	for _, name := range s.config.Ignored {
 		s.log.Warn("variable is no key of the configuration", "variable", name)
 	}
+	if s.config.Policy == config.PolicyTI && !s.config.NeedsSecondFactor() {
+		s.log.Error("second_factor is off: a password alone lets people in, which the network forbids (A_22936); this is for test networks only")
+	}
 	if s.node, err = wire(ctx, s.config, master, s.log); err != nil {
 		return err
 	}

@@ -250,15 +250,15 @@ type Calls struct {
 	LiveKit []string `key:"livekit"`
 }
 
-// The values of second_factor; empty is what policy and environment ask for.
+// The values of second_factor; empty is what the policy asks for.
 const (
 	SecondFactorRequired = "required"
 	SecondFactorOff      = "off"
 )
 
-// NeedsSecondFactor says whether a password alone lets nobody in (A_22936): in TI mode in production always.
+// NeedsSecondFactor says whether a password alone lets nobody in (A_22936): in TI mode unless it is switched off, which production refuses.
 func (c *Config) NeedsSecondFactor() bool {
-	return c.SecondFactor == SecondFactorRequired || c.SecondFactor == "" && c.Policy == PolicyTI && c.Environment == Production
+	return c.SecondFactor == SecondFactorRequired || c.SecondFactor == "" && c.Policy == PolicyTI
 }
 
 // Telematik holds what concerns the national network.

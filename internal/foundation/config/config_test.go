@@ -270,8 +270,9 @@ func TestSecondFactor(t *testing.T) {
 		want   bool
 	}{
 		"TI in production":          {Config{Policy: PolicyTI, Environment: Production}, true},
-		"TI in a demonstration":     {Config{Policy: PolicyTI, Environment: "demo"}, false},
-		"the same where wished":     {Config{Policy: PolicyTI, Environment: "demo", SecondFactor: SecondFactorRequired}, true},
+		"TI in development":         {Config{Policy: PolicyTI, Environment: Development}, true},
+		"TI in a test network":      {Config{Policy: PolicyTI, Environment: Demo, SecondFactor: SecondFactorOff}, false},
+		"the same where wished":     {Config{Policy: PolicyTI, Environment: Demo, SecondFactor: SecondFactorRequired}, true},
 		"plain Matrix":              {Config{Policy: PolicyOpen, Environment: Production}, false},
 		"plain Matrix where wished": {Config{Policy: PolicyOpen, Environment: Production, SecondFactor: SecondFactorRequired}, true},
 	} {
