@@ -28,6 +28,7 @@ require (
 	golang.org/x/text v0.43.0
 	maunium.net/go/mautrix v0.30.0
 	modernc.org/sqlite v1.62.0
+	rsc.io/qr v0.2.0
 )
 
 require (

@@ -52,6 +52,7 @@ var order = []string{
 	"internal/foundation/limit",
 	"internal/foundation/mail",
 	"internal/foundation/httpapi",
+	"internal/foundation/webpage",
 	"internal/homeserver/policy",
 	"internal/homeserver/account",
 	"internal/homeserver/oauth",

@@ -5,14 +5,10 @@ package console
 import (
 	"bytes"
 	"crypto/sha256"
-	"crypto/subtle"
 	"embed"
-	"encoding/base64"
-	"encoding/hex"
 	"fmt"
 	"html/template"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -20,6 +16,7 @@ import (
 
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/limit"
+	"github.com/konsil-health/konsil/internal/foundation/webpage"
 )
 
 //go:embed pages
@@ -33,12 +30,7 @@ var languages = []string{"de", "en"}
 
 var matcher = language.NewMatcher([]language.Tag{language.German, language.English})
 
-var style = template.CSS(mustRead("style.css"))
-
-var styleHash = func() string {
-	sum := sha256.Sum256([]byte(style))
-	return "sha256-" + base64.StdEncoding.EncodeToString(sum[:])
-}()
+var style = webpage.NewStyle(mustRead("style.css"))
 
 func mustRead(name string) string {
 	b, err := pageFiles.ReadFile("pages/" + name)
@@ -81,8 +73,7 @@ var pages = func() map[string]map[string]*template.Template {
 				}
 				return time.UnixMilli(ms).UTC().Format(form) + " UTC"
 			},
-			"grouped": grouped,
-			"place":   func(d pageData, path, key string) place { return place{path, key, d.Here == path} },
+			"place": func(d pageData, path, key string) place { return place{path, key, d.Here == path} },
 		}).Parse(mustRead("base.html")))
 		for _, e := range entries {
 			if name, ok := strings.CutSuffix(e.Name(), ".html"); ok && name != "base" {
@@ -92,23 +83,6 @@ var pages = func() map[string]map[string]*template.Template {
 	}
 	return out
 }()
-
-// grouped writes a secret in groups of four, to be typed.
-func grouped(secret string) string {
-	var b strings.Builder
-	for i, c := range secret {
-		if i > 0 && i%4 == 0 {
-			b.WriteByte(' ')
-		}
-		b.WriteRune(c)
-	}
-	return b.String()
-}
-
-// appLink is a secret as an address that authenticator apps open.
-func appLink(issuer, name, secret string) template.URL {
-	return template.URL("otpauth://totp/" + url.PathEscape(issuer+":"+name) + "?" + url.Values{"secret": {secret}, "issuer": {issuer}}.Encode())
-}
 
 // place is one of the places of the console in its navigation.
 type place struct {
@@ -164,7 +138,7 @@ type pageData struct {
 
 // show renders a page. cookie is what the key of its forms belongs to.
 func (v *view) show(name, cookie string, data any) error {
-	d := pageData{Language: v.language, Style: style, Key: formKey(cookie), Here: v.r.URL.Path, Problem: v.problem, Detail: v.detail, Success: v.done, D: data}
+	d := pageData{Language: v.language, Style: style.CSS, Key: webpage.FormKey(formKind, cookie), Here: v.r.URL.Path, Problem: v.problem, Detail: v.detail, Success: v.done, D: data}
 	if v.session != nil && v.session.second {
 		d.User, d.Organisation, d.Server = v.session.login, v.session.tenant.DisplayName, string(v.session.tenant.Name)
 	}
@@ -183,16 +157,7 @@ func (v *view) show(name, cookie string, data any) error {
 	return nil
 }
 
-// header keeps pages safe: nothing foreign is loaded, no other page shows them in a frame, nothing of them is stored.
-func (v *view) header() {
-	h := v.w.Header()
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src '"+styleHash+"'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
-	h.Set("X-Frame-Options", "DENY")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "same-origin")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Robots-Tag", "noindex")
-}
+func (v *view) header() { style.SetHeader(v.w.Header(), "") }
 
 func (v *view) errorPage(status int, key string) {
 	v.status, v.problem, v.session = status, "", nil
@@ -236,15 +201,12 @@ func (v *view) setCookie(name, value string) {
 	http.SetCookie(v.w, c)
 }
 
-// formKey is the proof in every form that the page which it stood on came to this browser.
-func formKey(cookie string) string {
-	sum := sha256.Sum256([]byte("console form " + cookie))
-	return hex.EncodeToString(sum[:16])
-}
+// formKind keeps the forms of the console apart from others.
+const formKind = "console form"
 
 // own says whether the form stood on our page in this browser.
 func (v *view) own(cookie string) bool {
-	return cookie != "" && subtle.ConstantTimeCompare([]byte(formKey(cookie)), []byte(v.r.PostForm.Get("key"))) == 1
+	return webpage.FormKeyFits(formKind, cookie, v.r.PostForm.Get("key"))
 }
 
 func hash(secret string) []byte {

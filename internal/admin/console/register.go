@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/foundation/webpage"
 	"github.com/konsil-health/konsil/internal/health/certificate"
 	"github.com/konsil-health/konsil/internal/homeserver/account"
 	"github.com/konsil-health/konsil/internal/matrix/id"
@@ -24,8 +25,8 @@ import (
 type registerData struct {
 	Organisation, TelematikID string
 	Agent                     string // where the card service takes over
-	Login, Secret             string
-	App                       any
+	Login                     string
+	App                       *webpage.App
 	Base                      id.Server
 	Insurer                   bool
 	Existing                  []*tenant.Tenant
@@ -57,7 +58,10 @@ func (s *Service) step(v *view, k *visit, d registerData) error {
 	case k.terms == 0:
 		return v.show("register_terms", k.cookie, d)
 	case !k.confirmed:
-		d.Secret, d.App = k.secret, appLink("Konsil", k.who.Name, k.secret)
+		var err error
+		if d.App, err = webpage.NewApp("Konsil", k.who.Name, k.secret); err != nil {
+			return err
+		}
 		return v.show("register_admin", k.cookie, d)
 	}
 	d.Login, d.Base, d.Insurer = k.login, s.o.Registration.Base(), k.who.Profession == certificate.Insurer

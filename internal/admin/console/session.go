@@ -14,6 +14,7 @@ import (
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/foundation/webpage"
 	"github.com/konsil-health/konsil/internal/homeserver/account"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
@@ -113,13 +114,11 @@ func (s *Service) endSessions(ctx context.Context, t tenant.ID, user id.User) er
 	return err
 }
 
-// signInData is what the page for signing in shows. With Secret the second factor is enrolled.
+// signInData is what the page for signing in shows. With App the second factor is enrolled.
 type signInData struct {
-	Second         bool
-	Name, Server   string
-	Secret         string
-	App            any
-	Enrol, Visible bool
+	Second       bool
+	Name, Server string
+	App          *webpage.App
 }
 
 func (s *Service) showSignIn(v *view) error {
@@ -137,9 +136,12 @@ func (s *Service) showSignIn(v *view) error {
 }
 
 func (v *view) secondPage(b *session) error {
-	d := signInData{Second: true, Name: b.login, Server: string(b.tenant.Name), Secret: b.secret}
+	d := signInData{Second: true, Name: b.login, Server: string(b.tenant.Name)}
 	if b.secret != "" {
-		d.App = appLink(issuerName(b.tenant), b.login, b.secret)
+		var err error
+		if d.App, err = webpage.NewApp(issuerName(b.tenant), b.login, b.secret); err != nil {
+			return err
+		}
 	}
 	return v.show("sign_in", b.cookie, d)
 }

@@ -4,10 +4,7 @@ package oauth
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"database/sql"
-	"encoding/hex"
 	"errors"
 	"net/http"
 	"strings"
@@ -58,15 +55,8 @@ func (s *Service) readCookie(r *httpapi.Request) string {
 	return c.Value
 }
 
-// formKey is the proof in every form that the page which it stood on came to this browser.
-func formKey(cookie string) string {
-	sum := sha256.Sum256([]byte("form " + cookie))
-	return hex.EncodeToString(sum[:16])
-}
-
-func formKeyFits(cookie, given string) bool {
-	return cookie != "" && subtle.ConstantTimeCompare([]byte(formKey(cookie)), []byte(given)) == 1
-}
+// formKind keeps the forms of these pages apart from others.
+const formKind = "form"
 
 // browser finds who is signed in in a browser; nil for nobody.
 func (s *Service) browser(ctx context.Context, r *httpapi.Request, cookie string) (*browser, error) {

@@ -272,7 +272,7 @@ func (s *Service) backTo(r *httpapi.Request, target, cookie string) *httpapi.Rep
 
 // cardRefused tells why a card did not sign in, with the way to try again. text stands in the place of a key for what the provider said.
 func (s *Service) cardRefused(r *httpapi.Request, c cardVisit, key, text string) *httpapi.Reply {
-	d := pageData{Language: pageLanguage(r), Style: style, D: struct{ Key, Text, Back string }{key, text, c.target}}
+	d := pageData{Language: pageLanguage(r), Style: style.CSS, D: struct{ Key, Text, Back string }{key, text, c.target}}
 	return render("card_refused", d, http.StatusForbidden, pageHeader(http.Header{}, ""))
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/limit"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/foundation/webpage"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
 )
@@ -142,7 +143,7 @@ var crossOrigin = http.NewCrossOriginProtection()
 // readForm takes the form of a POST. The reply is a page when the form is not one of ours.
 func (v *visit) readForm() *httpapi.Reply {
 	form, refused := parseForm(v.r)
-	if refused == nil && crossOrigin.Check(v.r.HTTP) == nil && formKeyFits(v.cookie, form.Get("key")) {
+	if refused == nil && crossOrigin.Check(v.r.HTTP) == nil && webpage.FormKeyFits(formKind, v.cookie, form.Get("key")) {
 		v.form = form
 		return nil
 	}

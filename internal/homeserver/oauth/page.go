@@ -4,9 +4,7 @@ package oauth
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"embed"
-	"encoding/base64"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -15,6 +13,7 @@ import (
 	"golang.org/x/text/language"
 
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
+	"github.com/konsil-health/konsil/internal/foundation/webpage"
 )
 
 //go:embed pages
@@ -25,13 +24,7 @@ var languages = []string{"de", "en"}
 
 var matcher = language.NewMatcher([]language.Tag{language.German, language.English})
 
-// style is in every page, so that none needs a second request; the policy names its hash.
-var style = template.CSS(mustRead("style.css"))
-
-var styleHash = func() string {
-	sum := sha256.Sum256([]byte(style))
-	return "sha256-" + base64.StdEncoding.EncodeToString(sum[:])
-}()
+var style = webpage.NewStyle(mustRead("style.css"))
 
 // pages holds each page in each language: language → page → template.
 var pages = func() map[string]map[string]*template.Template {
@@ -74,17 +67,9 @@ func pageLanguage(r *httpapi.Request) string {
 	return languages[i]
 }
 
-// pageHeader adds to a page's header what keeps it safe: nothing foreign is loaded, no other page shows it in a frame, its forms lead only here or to
-// the given source, nothing of it is stored or told to the next page. The cross-origin headers of the client API are not for pages.
+// pageHeader adds to a page's header what keeps it safe. The cross-origin headers of the client API are not for pages.
 func pageHeader(h http.Header, formAction string) http.Header {
-	if formAction != "" {
-		formAction = " " + formAction
-	}
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src '"+styleHash+"'; form-action 'self'"+formAction+"; base-uri 'none'; frame-ancestors 'none'")
-	h.Set("X-Frame-Options", "DENY")
-	h.Set("Referrer-Policy", "same-origin") // with no-referrer browsers hide the origin of our own forms
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Robots-Tag", "noindex")
+	style.SetHeader(h, formAction)
 	for _, name := range []string{"Access-Control-Allow-Origin", "Access-Control-Allow-Methods", "Access-Control-Allow-Headers", "Access-Control-Expose-Headers"} {
 		h[name] = []string{}
 	}
@@ -107,7 +92,7 @@ type pageData struct {
 
 // page renders one of the pages for the visitor.
 func (v *visit) page(name string, data any, status int) *httpapi.Reply {
-	d := pageData{Language: v.language, Style: style, Key: formKey(v.cookie), Account: pathAccount, Problem: v.problem, D: data}
+	d := pageData{Language: v.language, Style: style.CSS, Key: webpage.FormKey(formKind, v.cookie), Account: pathAccount, Problem: v.problem, D: data}
 	if v.account != nil {
 		d.User, d.Fresh = string(v.account.User), v.fresh()
 		if p := v.s.provider(v.r.Tenant); p != nil {
@@ -120,7 +105,7 @@ func (v *visit) page(name string, data any, status int) *httpapi.Reply {
 
 // errorPage tells a person, who is not necessarily known, that something does not work. key names the text, detail is for whoever wrote the client.
 func (s *Service) errorPage(r *httpapi.Request, status int, key, detail string) *httpapi.Reply {
-	d := pageData{Language: pageLanguage(r), Style: style, D: struct{ Key, Detail string }{key, detail}}
+	d := pageData{Language: pageLanguage(r), Style: style.CSS, D: struct{ Key, Detail string }{key, detail}}
 	return render("error", d, status, pageHeader(http.Header{}, ""))
 }
 

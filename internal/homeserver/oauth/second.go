@@ -7,16 +7,14 @@ import (
 	"database/sql"
 	"encoding/base64"
 	"errors"
-	"html/template"
 	"net/http"
-	"net/url"
-	"strings"
 	"time"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/limit"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/foundation/webpage"
 	"github.com/konsil-health/konsil/internal/homeserver/account"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
@@ -25,15 +23,11 @@ import (
 // stepLife is how long somebody may take between the password and the second proof: long enough to install an app.
 const stepLife = 15 * time.Minute
 
-// secondData is what the page for the second proof shows. Secret and App are empty for who has enrolled already.
+// secondData is what the page for the second proof shows. App is nil for who has enrolled already.
 type secondData struct {
-	Name   string
-	Secret string // in groups of four, to be typed
-	App    string // the same as an address for authenticator apps
+	Name string
+	App  *webpage.App
 }
-
-// AppLink is App as a link; its scheme is not among those that templates trust by themselves.
-func (d secondData) AppLink() template.URL { return template.URL(d.App) }
 
 // askSecond asks who has shown the right password for a second proof: a code of the app that they have, or one of an app that they get now.
 func (s *Service) askSecond(ctx context.Context, v *visit, t *tenant.Tenant, user id.User) (*httpapi.Reply, error) {
@@ -57,7 +51,7 @@ func (s *Service) askSecond(ctx context.Context, v *visit, t *tenant.Tenant, use
 	if err != nil {
 		return nil, err
 	}
-	return v.secondPage(t, user, secret, http.StatusOK), nil
+	return v.secondPage(t, user, secret, http.StatusOK)
 }
 
 const stepPurpose = "oauth sign-in step"
@@ -117,7 +111,7 @@ func (s *Service) secondProof(ctx context.Context, v *visit) (*httpapi.Reply, er
 		if known.Code == mxerror.LimitExceeded.Code {
 			v.problem, status = "too_many", http.StatusTooManyRequests
 		}
-		return v.secondPage(t, user, secret, status), nil
+		return v.secondPage(t, user, secret, status)
 	}
 	if err != nil {
 		return nil, err
@@ -132,20 +126,17 @@ func (s *Service) secondProof(ctx context.Context, v *visit) (*httpapi.Reply, er
 	return v.again(s.setCookie(v.r, cookie)), nil
 }
 
-func (v *visit) secondPage(t *tenant.Tenant, user id.User, secret string, status int) *httpapi.Reply {
+func (v *visit) secondPage(t *tenant.Tenant, user id.User, secret string, status int) (*httpapi.Reply, error) {
 	d := secondData{Name: string(user)}
 	if secret != "" {
-		for part := range strings.SplitSeq(secret, "") {
-			if len(strings.ReplaceAll(d.Secret, " ", ""))%4 == 0 && d.Secret != "" {
-				d.Secret += " "
-			}
-			d.Secret += part
-		}
 		issuer := t.DisplayName
 		if issuer == "" {
 			issuer = string(t.Name)
 		}
-		d.App = "otpauth://totp/" + url.PathEscape(issuer+":"+string(user)) + "?" + url.Values{"secret": {secret}, "issuer": {issuer}}.Encode()
+		var err error
+		if d.App, err = webpage.NewApp(issuer, string(user), secret); err != nil {
+			return nil, err
+		}
 	}
-	return v.page("second", d, status)
+	return v.page("second", d, status), nil
 }
