@@ -78,9 +78,17 @@ func (w wire) SendJoin(ctx context.Context, _ *tenant.Tenant, server id.Server, 
 	if err != nil {
 		return room.Joined{}, err
 	}
+	o, err := w.to(server)
+	if err != nil {
+		return room.Joined{}, err
+	}
+	chain, err := o.rooms.AuthChain(ctx, o.me.ID, a.Room, append(authOf(a.State), a.Event.AuthEvents()...))
+	if err != nil {
+		return room.Joined{}, err
+	}
 	j := room.Joined{Event: a.Event, Servers: a.Servers}
 	if j.State, err = copies(a.State); err == nil {
-		j.AuthChain, err = copies(a.AuthChain)
+		j.AuthChain, err = copies(chain)
 	}
 	return j, err
 }
@@ -185,6 +193,14 @@ func (w wire) Event(ctx context.Context, _ *tenant.Tenant, server id.Server, _ *
 	return copied(e.Event)
 }
 
+// authOf returns the auth events of events.
+func authOf(events []*room.Event) (auth []id.Event) {
+	for _, e := range events {
+		auth = append(auth, e.AuthEvents()...)
+	}
+	return auth
+}
+
 func (w wire) EventAuth(ctx context.Context, _ *tenant.Tenant, server id.Server, _ *room.Room, eid id.Event) ([]*event.Event, error) {
 	o, err := w.to(server)
 	if err != nil {
@@ -194,7 +210,11 @@ func (w wire) EventAuth(ctx context.Context, _ *tenant.Tenant, server id.Server,
 	if err != nil {
 		return nil, err
 	}
-	chain, err := o.rooms.AuthChain(ctx, o.me.ID, e.AuthEvents())
+	r, err := o.rooms.Lookup(ctx, o.me.ID, e.Room())
+	if err != nil {
+		return nil, err
+	}
+	chain, err := o.rooms.AuthChain(ctx, o.me.ID, r, e.AuthEvents())
 	if err != nil {
 		return nil, err
 	}
@@ -221,11 +241,11 @@ func (w wire) State(ctx context.Context, _ *tenant.Tenant, server id.Server, _ *
 	if err != nil {
 		return nil, nil, err
 	}
-	var ids []id.Event
-	for _, s := range events {
-		ids = append(ids, s.AuthEvents()...)
+	r, err := o.rooms.Lookup(ctx, o.me.ID, e.Room())
+	if err != nil {
+		return nil, nil, err
 	}
-	chain, err := o.rooms.AuthChain(ctx, o.me.ID, ids)
+	chain, err := o.rooms.AuthChain(ctx, o.me.ID, r, authOf(events))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -128,20 +128,21 @@ func (s *Service) sendJoin(ctx context.Context, r *httpapi.Request) (any, error)
 		Omitted bool             `json:"members_omitted"`
 		Servers []id.Server      `json:"servers_in_room,omitempty"`
 	}{Event: a.Event.JSON(), Omitted: omit, Servers: a.Servers}
-	if !omit {
-		answer.State, answer.Chain = bodies(a.State), bodies(a.AuthChain)
-		return answer, nil
+	state := a.State
+	if omit {
+		state = withoutMembers(state, a.Event.Sender())
 	}
-	state := withoutMembers(a.State, a.Event.Sender())
-	chain, err := s.chainOf(ctx, r.Tenant, append(slices.Clone(state), &room.Event{Event: a.Event}))
+	chain, err := s.Rooms.AuthChain(ctx, r.Tenant.ID, a.Room, authOf(append(slices.Clone(state), &room.Event{Event: a.Event})))
 	if err != nil {
 		return nil, err
 	}
-	given := make(map[id.Event]bool, len(state))
-	for _, e := range state {
-		given[e.ID()] = true
+	if omit {
+		given := make(map[id.Event]bool, len(state))
+		for _, e := range state {
+			given[e.ID()] = true
+		}
+		chain = slices.DeleteFunc(chain, func(e *room.Event) bool { return given[e.ID()] })
 	}
-	chain = slices.DeleteFunc(chain, func(e *room.Event) bool { return given[e.ID()] })
 	answer.State, answer.Chain = bodies(state), bodies(chain)
 	return answer, nil
 }

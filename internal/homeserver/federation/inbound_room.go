@@ -136,45 +136,45 @@ func (s *Service) shown(ctx context.Context, r *httpapi.Request, events []*room.
 	return out, nil
 }
 
-// at finds the event of a room that a request asks about.
-func (s *Service) at(ctx context.Context, r *httpapi.Request, name string) (*room.Event, error) {
+// at finds the room and the event in it that a request asks about.
+func (s *Service) at(ctx context.Context, r *httpapi.Request, name string) (*room.Room, *room.Event, error) {
 	rm, err := s.readable(ctx, r, r.Var("roomId"))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if name == "" {
-		return nil, mxerror.MissingParam.With("event_id is missing.")
+		return nil, nil, mxerror.MissingParam.With("event_id is missing.")
 	}
 	eid, err := parseEvent(name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	e, err := s.Rooms.Event(ctx, r.Tenant.ID, eid)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if e.RoomNID != rm.NID {
-		return nil, mxerror.NotFound.With("This event is not in the room.")
+		return nil, nil, mxerror.NotFound.With("This event is not in the room.")
 	}
-	return e, nil
+	return rm, e, nil
 }
 
-// chainOf returns what events rest on, without the events themselves where they are not part of it.
-func (s *Service) chainOf(ctx context.Context, t *tenant.Tenant, events []*room.Event) ([]*room.Event, error) {
+// authOf returns the auth events of events, each once: what their auth chain begins with.
+func authOf(events []*room.Event) []id.Event {
 	var auth []id.Event
 	for _, e := range events {
 		auth = append(auth, e.AuthEvents()...)
 	}
 	slices.Sort(auth)
-	return s.Rooms.AuthChain(ctx, t.ID, slices.Compact(auth))
+	return slices.Compact(auth)
 }
 
 func (s *Service) getEventAuth(ctx context.Context, r *httpapi.Request) (any, error) {
-	e, err := s.at(ctx, r, r.Var("eventId"))
+	rm, e, err := s.at(ctx, r, r.Var("eventId"))
 	if err != nil {
 		return nil, err
 	}
-	chain, err := s.chainOf(ctx, r.Tenant, []*room.Event{e})
+	chain, err := s.Rooms.AuthChain(ctx, r.Tenant.ID, rm, e.AuthEvents())
 	if err != nil {
 		return nil, err
 	}
@@ -183,9 +183,9 @@ func (s *Service) getEventAuth(ctx context.Context, r *httpapi.Request) (any, er
 	}{bodies(chain)}, nil
 }
 
-// stateAt returns the state before the event that a request names, and its auth chain.
-func (s *Service) stateAt(ctx context.Context, r *httpapi.Request) (state, chain []*room.Event, err error) {
-	e, err := s.at(ctx, r, r.Query("event_id"))
+// stateAt returns the room that a request names and the state before the event that it names.
+func (s *Service) stateAt(ctx context.Context, r *httpapi.Request) (*room.Room, []*room.Event, error) {
+	rm, e, err := s.at(ctx, r, r.Query("event_id"))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -196,15 +196,16 @@ func (s *Service) stateAt(ctx context.Context, r *httpapi.Request) (state, chain
 	if err != nil {
 		return nil, nil, err
 	}
-	if state, err = s.Rooms.StateEvents(ctx, r.Tenant.ID, before); err != nil {
-		return nil, nil, err
-	}
-	chain, err = s.chainOf(ctx, r.Tenant, state)
-	return state, chain, err
+	state, err := s.Rooms.StateEvents(ctx, r.Tenant.ID, before)
+	return rm, state, err
 }
 
 func (s *Service) getState(ctx context.Context, r *httpapi.Request) (any, error) {
-	state, chain, err := s.stateAt(ctx, r)
+	rm, state, err := s.stateAt(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	chain, err := s.Rooms.AuthChain(ctx, r.Tenant.ID, rm, authOf(state))
 	if err != nil {
 		return nil, err
 	}
@@ -215,14 +216,18 @@ func (s *Service) getState(ctx context.Context, r *httpapi.Request) (any, error)
 }
 
 func (s *Service) getStateIDs(ctx context.Context, r *httpapi.Request) (any, error) {
-	state, chain, err := s.stateAt(ctx, r)
+	rm, state, err := s.stateAt(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	chain, err := s.Rooms.AuthChainIDs(ctx, r.Tenant.ID, rm, authOf(state))
 	if err != nil {
 		return nil, err
 	}
 	return struct {
 		State []id.Event `json:"pdu_ids"`
 		Chain []id.Event `json:"auth_chain_ids"`
-	}{eventIDs(state), eventIDs(chain)}, nil
+	}{eventIDs(state), chain}, nil
 }
 
 // walk goes back from events of a room along their prev events, newest first, and returns at most limit of them. Events in skip end a path.

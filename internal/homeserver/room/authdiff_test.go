@@ -156,6 +156,82 @@ func TestAuthDifference(t *testing.T) {
 	})
 }
 
+// TestAuthChain: on random histories the index gives the auth chain that walking gives, with events that have no place in it too; and a long history takes
+// no more queries than a short one.
+func TestAuthChain(t *testing.T) {
+	t.Parallel()
+	databasetest.Each(t, func(t *testing.T, db *database.DB) {
+		for seed := range uint64(4) {
+			m := matrixtest.New([]string{"10", "12"}[seed%2], 7+seed)
+			m.Grow(80)
+			g := newGraph(t, db, m.ID, m.Version)
+			var events []*event.Event
+			for _, v := range m.Log {
+				events = append(events, v.Event)
+			}
+			storeMany(t, g, events)
+			said := &history{g: g, m: m, state: m.State(m.Log[len(m.Log)-1].After), now: 1}
+			message := said.add("m.room.topic", "", m.Create.Sender(), `{"topic":"x"}`)
+			storeMany(t, g, []*event.Event{message})
+			if seed > 1 { // some stay without a place
+				if _, err := db.Exec(context.Background(), "DELETE FROM auth_pending WHERE tenant = $1 AND event_id = $2", int64(g.tenant), string(message.ID())); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, from := range append(slices.Clone(m.Log[len(m.Log)-10:]), &matrixtest.Verdict{Event: message}) {
+				want := map[id.Event]bool{}
+				var walk func(id.Event)
+				walk = func(eid id.Event) {
+					if want[eid] {
+						return
+					}
+					want[eid] = true
+					e := message
+					if eid != message.ID() {
+						e = m.Event(eid)
+					}
+					for _, a := range e.AuthEvents() {
+						walk(a)
+					}
+				}
+				walk(from.Event.ID())
+				got, err := g.s.AuthChainIDs(context.Background(), g.tenant, g.r, []id.Event{from.Event.ID()})
+				if err != nil {
+					t.Fatal(err)
+				}
+				slices.Sort(got)
+				if !slices.Equal(got, slices.Sorted(maps.Keys(want))) {
+					t.Errorf("seed %d: the chain of %s has %d events, want %d", seed, from.Event.ID(), len(got), len(want))
+				}
+			}
+		}
+		spent := func(n int) int64 {
+			m := matrixtest.New("10", uint64(n))
+			g := newGraph(t, db, m.ID, m.Version)
+			h := &history{g: g, m: m, state: m.State(m.Log[len(m.Log)-1].After)}
+			for _, v := range m.Log {
+				h.list = append(h.list, v.Event)
+			}
+			for i := range n {
+				h.add(event.TypePowerLevels, "", m.Create.Sender(), fmt.Sprintf(`{"events_default":%d}`, i%7))
+			}
+			storeMany(t, g, h.list)
+			if _, err := g.s.indexAuth(context.Background(), g.tenant, g.r.NID, math.MaxInt); err != nil {
+				t.Fatal(err)
+			}
+			before := db.Counters().Queries
+			ids, err := g.s.AuthChainIDs(context.Background(), g.tenant, g.r, []id.Event{h.list[len(h.list)-1].ID()})
+			if err != nil || len(ids) < n {
+				t.Errorf("%d events, %v", len(ids), err)
+			}
+			return db.Counters().Queries - before
+		}
+		if few, many := spent(20), spent(2500); many > few {
+			t.Errorf("%d queries for a chain of 20 events, %d for one of 2,500", few, many)
+		}
+	})
+}
+
 // accepted knows no rejected events, as the graph does.
 type accepted struct{ *matrixtest.Room }
 

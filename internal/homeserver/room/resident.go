@@ -106,8 +106,9 @@ func (s *Service) resident(ctx context.Context, t *tenant.Tenant, room id.Room) 
 // Admission is the answer to send_join.
 type Admission struct {
 	Event *event.Event
-	// State is the state before the join, AuthChain all that it and the join rest on.
-	State, AuthChain []*Event
+	Room  *Room
+	// State is the state before it.
+	State []*Event
 	// Servers were in the room before the join.
 	Servers []id.Server
 }
@@ -151,15 +152,8 @@ func (s *Service) AcceptMember(ctx context.Context, t *tenant.Tenant, origin id.
 	if err != nil {
 		return nil, err
 	}
-	a := &Admission{Event: e, Servers: servers}
-	if a.State, err = s.StateEvents(ctx, t.ID, before); err != nil {
-		return nil, err
-	}
-	var auth []id.Event
-	for _, st := range a.State {
-		auth = append(auth, st.AuthEvents()...)
-	}
-	a.AuthChain, err = s.AuthChain(ctx, t.ID, append(auth, e.AuthEvents()...))
+	a := &Admission{Event: e, Room: r, Servers: servers}
+	a.State, err = s.StateEvents(ctx, t.ID, before)
 	return a, err
 }
 

@@ -19,9 +19,6 @@ import (
 	"github.com/konsil-health/konsil/internal/matrix/stateres"
 )
 
-// maxAuthChain bounds the auth chains that are handed out.
-const maxAuthChain = 50_000
-
 // resolve merges the states of several branches. extra is an event that is not stored yet and may be named by a state; it may be nil.
 func (s *Service) resolve(ctx context.Context, t tenant.ID, r *Room, states []State, extra *event.Event) (State, error) {
 	distinct := distinctStates(states)
@@ -132,36 +129,6 @@ func (s *Service) loadEvents(ctx context.Context, t tenant.ID, src *source, ids 
 		src.events[eid], src.rejected[eid] = e.Event, e.Rejected
 	}
 	return nil
-}
-
-// AuthChain returns the events and all that their auth events lead to, each once.
-func (s *Service) AuthChain(ctx context.Context, t tenant.ID, ids []id.Event) ([]*Event, error) {
-	out := map[id.Event]*Event{}
-	for len(ids) > 0 {
-		found, err := s.Events(ctx, t, ids)
-		if err != nil {
-			return nil, err
-		}
-		ids = nil
-		for eid, e := range found {
-			out[eid] = e
-		}
-		for _, e := range found {
-			for _, a := range e.AuthEvents() {
-				if out[a] == nil {
-					ids = append(ids, a)
-				}
-			}
-		}
-		if len(out) > maxAuthChain {
-			return nil, fmt.Errorf("auth chain of more than %d events", maxAuthChain)
-		}
-	}
-	list := make([]*Event, 0, len(out))
-	for _, e := range out {
-		list = append(list, e)
-	}
-	return list, nil
 }
 
 // create returns the room's create event.
