@@ -46,7 +46,11 @@ func (s *Server) listen(ctx context.Context, o Options) error {
 			}
 		}
 	}
-	if !s.config.HasRole(config.RoleHomeserver) {
+	clients, servers := s.node.proxy, s.node.proxy
+	switch {
+	case s.config.HasRole(config.RoleHomeserver):
+		clients, servers = s.node.clients(), s.node.router
+	case s.node.proxy == nil:
 		return s.listenOperator(ctx)
 	}
 	around := o.Around
@@ -54,12 +58,12 @@ func (s *Server) listen(ctx context.Context, o Options) error {
 		around = func(h http.Handler) http.Handler { return h }
 	}
 	for i, c := range s.config.Listeners.Client {
-		if err := s.add(ctx, "client", c, nth(o.Client, i), around(s.node.clients())); err != nil {
+		if err := s.add(ctx, "client", c, nth(o.Client, i), around(clients)); err != nil {
 			return err
 		}
 	}
 	for i, c := range s.config.Listeners.Federation {
-		if err := s.add(ctx, "federation", c, nth(o.Federation, i), around(s.node.router)); err != nil {
+		if err := s.add(ctx, "federation", c, nth(o.Federation, i), around(servers)); err != nil {
 			return err
 		}
 	}

@@ -58,6 +58,7 @@ type node struct {
 	members    *fedlist.Consumer // nil in plain Matrix mode
 	registry   http.Handler      // nil without role registration
 	central    *central          // nil without a central service
+	proxy      http.Handler      // nil without role proxy
 	starts     []func()
 	// incidents counts what goes wrong with certificates; it is made when it is needed.
 	incidents     *prometheus.CounterVec
@@ -118,6 +119,9 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	}
 	n.ends(func() error { n.committer.Close(); return nil })
 	n.count()
+	if c.HasRole(config.RoleProxy) { // somebody else's homeserver
+		return n, n.wireProxy(ctx, c, log)
+	}
 	if !c.HasRole(config.RoleHomeserver) { // the central services stand alone
 		return n, n.wireCentral(ctx, c, ring, log)
 	}

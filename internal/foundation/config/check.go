@@ -25,7 +25,7 @@ func (l *loader) check(c *Config) error {
 	l.oneOf("environment", c.Environment, Production, Development, Demo)
 	l.oneOf("policy", c.Policy, PolicyTI, PolicyOpen)
 	for i, r := range c.Roles {
-		l.oneOf(fmt.Sprintf("roles[%d]", i), r, RoleHomeserver, RoleDirectory, RoleFedList, RoleRegistry)
+		l.oneOf(fmt.Sprintf("roles[%d]", i), r, RoleHomeserver, RoleDirectory, RoleFedList, RoleRegistry, RoleProxy)
 	}
 	l.paths(c)
 	l.database(c)
@@ -35,6 +35,7 @@ func (l *loader) check(c *Config) error {
 	l.registration(c)
 	l.registry(c)
 	l.central(c)
+	l.proxy(c)
 	l.federation(c)
 	l.keyServers(c)
 	l.files(c)

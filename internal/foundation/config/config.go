@@ -38,6 +38,7 @@ type Config struct {
 	Calls             Calls        `key:"calls"`
 	Telematik         Telematik    `key:"telematik"`
 	Central           Central      `key:"central"`
+	Proxy             Proxy        `key:"proxy"`
 	Logging           Logging      `key:"logging"`
 
 	// Ignored lists variables named KONSIL_… that are no key, worth a warning: they are often misspelt, or set by an orchestrator.
@@ -71,6 +72,7 @@ const (
 	RoleDirectory  = "directory"
 	RoleFedList    = "federation_list"
 	RoleRegistry   = "registration"
+	RoleProxy      = "proxy"
 )
 
 // Database says where the database is.
@@ -321,6 +323,16 @@ type Login struct {
 type Signer struct {
 	Certificate string `key:"certificate"`
 	Key         string `key:"key"`
+}
+
+// Proxy holds what concerns the role proxy: the rules in front of somebody else's homeserver.
+type Proxy struct {
+	Homeserver     string   `key:"homeserver"`
+	Federation     string   `key:"federation"`
+	BlockByDefault bool     `key:"block_by_default"`
+	Outbound       string   `key:"outbound"`
+	PushGateways   []string `key:"push_gateways"`
+	SSOHosts       []string `key:"sso_hosts"`
 }
 
 // Logging shapes the log.

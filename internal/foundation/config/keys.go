@@ -13,7 +13,7 @@ type key struct {
 var keys = []key{
 	{"environment", "development", "`production`, `development` or `demo`. Production refuses demo roots and demo cards and wants a `master_key` of its own."},
 	{"policy", "ti", "`ti`: the rules of the German telematics infrastructure. `open`: an ordinary federating Matrix homeserver."},
-	{"roles", "[homeserver]", "What this node runs: `homeserver`, `registration` (organisations prove themselves by SMC-B), and the network's central services `directory` (VZD-FHIR) and `federation_list`, which `listeners.central` serves. Central services alone open no client or federation listener."},
+	{"roles", "[homeserver]", "What this node runs: `homeserver`, `registration` (organisations prove themselves by SMC-B), and the network's central services `directory` (VZD-FHIR) and `federation_list`, which `listeners.central` serves; or, alone, `proxy`: the rules in front of somebody else's homeserver (docs/proxy.md). Central services alone open no client or federation listener."},
 	{"data", "data", "Folder for everything that is kept in files: the SQLite database, media, the generated master key. Relative paths count from the folder in which the program starts."},
 
 	{"database.url", "", "`sqlite:/path/file.db` or `postgres://user:password@host/name`. Empty: `konsil.db` in the data folder."},
@@ -156,6 +156,13 @@ var keys = []key{
 	{"central.signers[].certificate", "", "PEM file with the certificate."},
 	{"central.signers[].key", "", "PEM file with the private key (`EC PRIVATE KEY`)."},
 	{"central.entries", "[]", "NDJSON files with FHIR resources that are put into the directory at each start; what is there already is replaced."},
+
+	{"proxy.homeserver", "", "Address of the client-server API of the homeserver behind, such as `http://127.0.0.1:8008`. With role `proxy`; `tenants` names the servers that it is. How to set it up: docs/proxy.md."},
+	{"proxy.federation", "", "Address of its server-server API. Empty: the same."},
+	{"proxy.block_by_default", "false", "People without a permission configuration of their own get no invitations (`block all`) instead of all."},
+	{"proxy.outbound", "", "`host:port` of the forward proxy by which the homeserver reaches the world (`https_proxy`). It must be reachable by the homeserver alone. Empty: none."},
+	{"proxy.push_gateways", "[]", "Push gateways that the homeserver may call, each as `https://host/_matrix/push/v1/notify`."},
+	{"proxy.sso_hosts", "[]", "Hosts (`host` or `host:port`) of identity providers that the homeserver may ask anything."},
 
 	{"logging.level", "info", "`debug`, `info`, `warn` or `error`."},
 	{"logging.format", "text", "`text` or `json`. User ids are pseudonymised in both."},

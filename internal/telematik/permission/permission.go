@@ -251,9 +251,20 @@ func (r *Rules) Event(_ context.Context, t *tenant.Tenant, e policy.Event) error
 
 // Route closes what the network does not have, by the table of features.
 func (r *Rules) Route(_ context.Context, t *tenant.Tenant, method, pattern string, s *httpapi.Session) error {
-	f := r.feature(method, pattern)
+	return r.feature(method, pattern).verdict(t, s)
+}
+
+// Path is [Rules.Route] for the path of a request instead of a route's pattern, and says which row it is of. It remembers nothing: a proxy is asked for
+// paths, of which there is no end.
+func (r *Rules) Path(t *tenant.Tenant, method, path string, s *httpapi.Session) (*Feature, error) {
+	f := FeatureOf(method, path)
+	return f, f.verdict(t, s)
+}
+
+// verdict refuses what a row refuses, and what no row names.
+func (f *Feature) verdict(t *tenant.Tenant, s *httpapi.Session) error {
 	if f == nil {
-		return ruleUnknown.refuse()
+		return Unlisted()
 	}
 	if f.refused == nil {
 		return nil
@@ -263,6 +274,15 @@ func (r *Rules) Route(_ context.Context, t *tenant.Tenant, method, pattern strin
 	}
 	return nil
 }
+
+// Unlisted refuses what the table of routes does not name.
+func Unlisted() error { return ruleUnknown.refuse() }
+
+// Register refuses registration by clients, which a homeserver of ours has closed by its configuration and a proxy closes for somebody else's.
+func (r *Rules) Register() error { return ruleSecret.refuse() }
+
+// InviteByAddress refuses invitations by e-mail address or telephone number, which need an identity server; likewise for a proxy.
+func (r *Rules) InviteByAddress() error { return ruleIdentity.refuse() }
 
 // Profile shows insured people to those who share a room with them (A_26290-01).
 func (r *Rules) Profile(ctx context.Context, t *tenant.Tenant, viewer, user id.User, share func(context.Context) (bool, error)) error {

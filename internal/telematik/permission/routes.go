@@ -70,8 +70,8 @@ var features = []*Feature{
 		"`telematik.matrix_version` caps the versions; capabilities name what this table leaves"},
 	{"registration", Served, []string{"~/register", "~/register/available"}, nil, "closed by the configuration: `registration.mode` may only be `closed`, `guests` only off"},
 	{"sign-in", Served, []string{"~/login/...", "~/refresh", "~/logout/...", "~/auth/*/fallback/web", "~/auth_metadata", "/_matrix/client/unstable/org.matrix.msc2965/...",
-		"/_matrix/sign-in", "/_matrix/link", "/_matrix/account", "/_matrix/oauth2/...", "/_matrix/client/unstable/org.matrix.msc4108/..."}, nil,
-		"a client may introduce itself to the OAuth 2.0 API: that gives it no right before somebody signs in"},
+		"/_matrix/sign-in", "/_synapse/client/...", "/_matrix/link", "/_matrix/account", "/_matrix/oauth2/...", "/_matrix/client/unstable/org.matrix.msc4108/..."}, nil,
+		"a client may introduce itself to the OAuth 2.0 API: that gives it no right before somebody signs in; `/_synapse/client` are Synapse's pages of a sign-in, behind `konsil proxy`"},
 	{"own account", Served, []string{"~/account/password", "~/account/deactivate", "~/account/whoami", "GET ~/account/3pid", "~/devices/...", "~/delete_devices", "~/profile/...",
 		"~/user/*/account_data/...", "~/user/*/rooms/*/account_data/...", "~/user/*/rooms/*/tags/...", "~/user/*/filter/...", "/_matrix/client/unstable/org.matrix.msc3391/..."}, nil, ""},
 	{"OpenID tokens", Served, []string{"~/user/*/openid/request_token"}, nil, "the directory's search asks for one"},
@@ -102,18 +102,23 @@ var features = []*Feature{
 func FeatureOf(method, pattern string) *Feature {
 	for _, f := range features {
 		for _, route := range f.Routes {
-			if only, path, ok := strings.Cut(route, " "); ok {
-				if only != method {
-					continue
-				}
-				route = path
-			}
-			if matches(route, pattern) {
+			if Names(route, method, pattern) {
 				return f
 			}
 		}
 	}
 	return nil
+}
+
+// Names says whether a route, written as in the table ("GET ~/profile/..."), means a method and path.
+func Names(route, method, path string) bool {
+	if only, rest, ok := strings.Cut(route, " "); ok {
+		if only != method {
+			return false
+		}
+		route = rest
+	}
+	return matches(route, path)
 }
 
 // matches compares a route of the table with a route's pattern, segment by segment.
