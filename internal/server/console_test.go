@@ -221,7 +221,7 @@ func registerInBrowser(t *testing.T, databases [3]string) {
 	d.visit(http.MethodGet, "/console/import", nil)
 	file := "Anmeldename;Name\ndora;Dora Lang\ncarl;Carl Zwei\nÜ;X\nemil\n"
 	d.send("/console/import", 200, "text", file, "do", "preview")
-	for _, want := range []string{"<p>1 accounts will be made", "This login name is taken", "A column is missing", "A login name has lower-case"} {
+	for _, want := range []string{"Accounts that will be made: 1<", "This login name is taken", "A column is missing", "A login name has lower-case"} {
 		if !strings.Contains(d.page, want) {
 			t.Errorf("the preview misses %q:\n%s", want, d.page)
 		}

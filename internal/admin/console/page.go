@@ -62,17 +62,8 @@ var pages = func() map[string]map[string]*template.Template {
 	for _, lang := range languages {
 		out[lang] = map[string]*template.Template{}
 		base := template.Must(template.New("base").Funcs(template.FuncMap{
-			"t": func(key string) (string, error) { return text(lang, key) },
-			"day": func(ms int64) string {
-				if ms == 0 {
-					return "–"
-				}
-				form := "2 Jan 2006, 15:04"
-				if lang == "de" {
-					form = "02.01.2006, 15:04"
-				}
-				return time.UnixMilli(ms).UTC().Format(form) + " UTC"
-			},
+			"t":     func(key string) (string, error) { return text(lang, key) },
+			"day":   func(ms int64) template.HTML { return day(lang, ms) },
 			"place": func(d pageData, path, key string) place { return place{path, key, d.Here == path} },
 		}).Parse(mustRead("base.html")))
 		for _, e := range entries {
@@ -83,6 +74,19 @@ var pages = func() map[string]map[string]*template.Template {
 	}
 	return out
 }()
+
+// day is a time as people read it; – for none.
+func day(lang string, ms int64) template.HTML {
+	if ms == 0 {
+		return "–"
+	}
+	form := "2 Jan 2006, 15:04"
+	if lang == "de" {
+		form = "02.01.2006, 15:04"
+	}
+	at := time.UnixMilli(ms).UTC()
+	return template.HTML(`<time datetime="` + at.Format(time.RFC3339) + `">` + at.Format(form) + ` UTC</time>`)
+}
 
 // place is one of the places of the console in its navigation.
 type place struct {

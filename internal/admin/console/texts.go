@@ -129,7 +129,7 @@ var texts = map[string][2]string{
 	"import_text":        {"oder hier einfügen", "or paste here"},
 	"import_preview":     {"Vorschau", "Preview"},
 	"import_do":          {"Konten anlegen", "Make accounts"},
-	"import_good":        {"Konten werden angelegt", "accounts will be made"},
+	"import_good":        {"Konten, die angelegt werden:", "Accounts that will be made:"},
 	"import_line":        {"Zeile", "Line"},
 	"import_result":      {"Ergebnis", "Result"},
 	"import_ok":          {"in Ordnung", "fine"},
