@@ -84,7 +84,7 @@ func (s *Service) fallback(ctx context.Context, r *httpapi.Request) (any, error)
 	}
 	stage := r.Var("authType")
 	view, ok := stageView(stage, session)
-	if !ok {
+	if !ok && stage != loginSSO {
 		return nil, mxerror.NotFound.With("there is no page for this stage")
 	}
 	kept, purpose, err := s.openSession(ctx, r.Tenant.ID, session)
@@ -92,6 +92,9 @@ func (s *Service) fallback(ctx context.Context, r *httpapi.Request) (any, error)
 		return nil, err
 	}
 	if _, done := kept.completed[stage]; !done {
+		if stage == loginSSO {
+			return s.ssoFallback(r, session)
+		}
 		if r.HTTP.Method != http.MethodPost {
 			return page(200, view)
 		}

@@ -89,7 +89,7 @@ func (run *uia) done(completed map[string]string) bool {
 	})
 }
 
-// Confirm lets the user of a request prove their presence with their password before something dangerous is done. It returns a challenge to
+// Confirm lets the user of a request prove their presence, with their password or on the pages of sign-in, before something dangerous is done. It returns a challenge to
 // answer the request with, or nil when the proof was given. purpose names the endpoint and what it is used on, so that a proof cannot be carried
 // over to something else. Application services need no proof (since v1.17).
 func (s *Service) Confirm(ctx context.Context, r *httpapi.Request, purpose string, auth jsontext.Value) (*httpapi.Reply, error) {
@@ -99,8 +99,12 @@ func (s *Service) Confirm(ctx context.Context, r *httpapi.Request, purpose strin
 	if r.Session.OAuthClient != "" {
 		return s.confirmOnPage(ctx, r, purpose, auth)
 	}
-	run := &uia{tenant: r.Tenant, purpose: string(r.Session.User) + " " + purpose, flows: [][]string{{loginPassword}},
-		checks: map[string]stageCheck{loginPassword: s.passwordStage(r)}}
+	flows, err := s.confirmFlows(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	run := &uia{tenant: r.Tenant, purpose: string(r.Session.User) + " " + purpose, flows: flows,
+		checks: map[string]stageCheck{loginPassword: s.passwordStage(r), loginSSO: ssoStage}}
 	challenge, _, err := s.authenticate(ctx, run, auth)
 	return challenge, err
 }

@@ -19,11 +19,15 @@ import (
 
 // accountPage shows what its query's action asks for; its forms do it.
 func (s *Service) accountPage(ctx context.Context, r *httpapi.Request) (any, error) {
-	v, reply, err := s.enter(ctx, r, entry{heading: "account_sign_in"})
+	confirm := r.Query("action") == account.ConfirmAction
+	v, reply, err := s.enter(ctx, r, entry{heading: "account_sign_in", afresh: confirm})
 	if reply != nil || err != nil {
 		return reply, err
 	}
 	v.allowProvider(ctx)
+	if confirm {
+		return v.confirmPage(ctx)
+	}
 	switch action(r.Query("action")) {
 	case actionDevices:
 		return v.devicesPage(ctx)
@@ -255,4 +259,29 @@ func (v *visit) resetPage(ctx context.Context) (any, error) {
 		v.problem, status = "reset_unknown", http.StatusNotFound
 	}
 	return v.page("reset", nil, status), nil
+}
+
+// confirmPage lets a client of the user do something that wants a proof of who it is: the stage m.login.sso, whose session is in the query. The person has
+// signed in just now. What the client is about to do is told in general only: the session does not say it.
+func (v *visit) confirmPage(ctx context.Context) (any, error) {
+	switch v.form.Get("do") {
+	case "deny":
+		return v.page("done", doneData{"confirm_denied_title", "confirm_denied", "?action=" + actionDevices}, http.StatusOK), nil
+	case "confirm":
+	default:
+		return v.page("confirm", nil, http.StatusOK), nil
+	}
+	session := v.r.Query("session")
+	err := v.s.o.Accounts.ApproveStage(ctx, v.tenant, v.account.User, session)
+	if errors.Is(err, mxerror.NotFound) {
+		v.problem = "confirm_unknown"
+		return v.page("confirm", nil, http.StatusNotFound), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if v.r.Tenant == nil { // the page that tells the window is on the organisations' own hosts
+		return v.page("done", doneData{Title: "confirm_done_title", Text: "reset_done"}, http.StatusOK), nil
+	}
+	return seeOther(account.FallbackPath(session)), nil
 }
