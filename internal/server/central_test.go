@@ -37,6 +37,7 @@ type country struct {
 	pki     *card.PKI
 	central string    // address of the central services
 	clients [2]string // addresses of the providers' clients
+	resolve string    // where the providers' servers are, for configurations
 }
 
 const cardPIN = "123456"
@@ -180,6 +181,7 @@ func newCountry(t *testing.T, databases [3]string) *country {
 		c.clients[i] = open[1+i].Addr().String()
 		resolve += fmt.Sprintf("    %s: {address: %q, ca: %q}\n", name, open[3+i].Addr(), caFile)
 	}
+	c.resolve = resolve
 	cards := filepath.Join(c.folder, "cards")
 	c.boot("central", fmt.Sprintf(`roles: [directory, federation_list]
 database: {url: %q}
@@ -249,7 +251,7 @@ func (c *country) entries() string {
 }
 
 // boot runs a node from its file until the test ends.
-func (c *country) boot(name, text string, o server.Options) {
+func (c *country) boot(name, text string, o server.Options) *server.Server {
 	c.Helper()
 	file := c.write(name+".yaml", fmt.Appendf(nil, "environment: development\ndata: %q\n%s", filepath.Join(c.folder, name), text))
 	parsed, err := config.Load(config.Source{File: file, Environ: []string{}})
@@ -271,6 +273,7 @@ func (c *country) boot(name, text string, o server.Options) {
 			c.Errorf("%s: %v", name, err)
 		}
 	})
+	return s
 }
 
 // ask sends a request and decodes the answer, which is nil when it is no JSON object.

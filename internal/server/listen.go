@@ -67,6 +67,11 @@ func (s *Server) listen(ctx context.Context, o Options) error {
 			return err
 		}
 	}
+	if s.node.outbound != nil {
+		if err := s.add(ctx, "outbound", config.Listener{Address: s.config.Proxy.Outbound}, nil, s.node.outbound); err != nil {
+			return err
+		}
+	}
 	return s.listenOperator(ctx)
 }
 

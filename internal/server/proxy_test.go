@@ -3,11 +3,16 @@
 package server_test
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/konsil-health/konsil/internal/server"
@@ -39,7 +44,7 @@ func TestProxyRole(t *testing.T) {
 	c.boot("behind", fmt.Sprintf("policy: open\ntenants: [%s]\nlisteners: {client: [%q]}\nregistration: {mode: open}\nrate_limits: false\n", practiceNames[1], behind),
 		server.Options{Client: open[:1]})
 	cards := filepath.Join(c.folder, "cards")
-	c.boot("proxy", fmt.Sprintf(`roles: [proxy]
+	node := c.boot("proxy", fmt.Sprintf(`roles: [proxy]
 tenants: [%s]
 listeners:
   client: [%q]
@@ -48,8 +53,8 @@ telematik:
   federation_list: "%s/tim-provider-services/FederationList/federationList.jws"
   list_roots: [%q, %q]
   provider_token: %s
-proxy: {homeserver: "http://%s"}
-`, practiceNames[1], front, federation, c.central, filepath.Join(cards, "root-ca.pem"), filepath.Join(cards, "komp-ca.pem"), tokenOfProvider("b"), behind),
+proxy: {homeserver: "http://%s", outbound: "127.0.0.1:0"}
+`+c.resolve, practiceNames[1], front, federation, c.central, filepath.Join(cards, "root-ca.pem"), filepath.Join(cards, "komp-ca.pem"), tokenOfProvider("b"), behind),
 		server.Options{Client: open[1:2], Federation: open[2:3]})
 
 	people := map[string]*citizen{}
@@ -89,6 +94,31 @@ proxy: {homeserver: "http://%s"}
 			map[string]string{"Authorization": fmt.Sprintf("X-Matrix origin=%s,destination=%s,key=\"ed25519:1\",sig=\"AAAA\"", origin, practiceNames[1])}, nil)
 		if got := fmt.Sprintf("%d %v", status, answer["errcode"]); got != want {
 			t.Errorf("%s: %s %v, want %s", origin, got, answer, want)
+		}
+	}
+	c.outbound(node, filepath.Join(c.folder, "proxy", "proxy-ca", "ca.pem"))
+}
+
+// outbound asks two servers for their keys by the forward proxy, as the homeserver does: a member, which answers, and a stranger.
+func (c *country) outbound(node *server.Server, ca string) {
+	c.Helper()
+	text, err := os.ReadFile(ca)
+	if err != nil {
+		c.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(text)
+	transport := &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: node.OutboundAddress()}), TLSClientConfig: &tls.Config{RootCAs: pool}}
+	defer transport.CloseIdleConnections()
+	for host, refused := range map[string]bool{string(practiceNames[0]): false, "fremd.example.org": true} {
+		res, err := (&http.Client{Transport: transport}).Get("https://" + host + ":8448/_matrix/key/v2/server")
+		if err != nil {
+			c.Fatal(err)
+		}
+		answer, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil || strings.Contains(string(answer), "The proxy lets nobody ask this.") != refused || refused && res.StatusCode != http.StatusNotFound || res.StatusCode == http.StatusBadGateway {
+			c.Errorf("%s: %d %s %v", host, res.StatusCode, answer, err)
 		}
 	}
 }

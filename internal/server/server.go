@@ -123,6 +123,9 @@ func unavailable(w http.ResponseWriter) {
 // ClientAddress returns the first client listener's address, with the port that it really has; empty without one.
 func (s *Server) ClientAddress() string { return s.address("client") }
 
+// OutboundAddress is ClientAddress for the forward proxy of the role proxy.
+func (s *Server) OutboundAddress() string { return s.address("outbound") }
+
 // FederationAddress is ClientAddress for the first federation listener.
 func (s *Server) FederationAddress() string { return s.address("federation") }
 

@@ -40,6 +40,7 @@ import (
 	"github.com/konsil-health/konsil/internal/homeserver/timeline"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/telematik/fedlist"
+	"github.com/konsil-health/konsil/internal/telematik/proxy"
 )
 
 // maxBridgePause is the longest pause before an application service is tried again: it is the operator's own and soon back.
@@ -59,6 +60,7 @@ type node struct {
 	registry   http.Handler      // nil without role registration
 	central    *central          // nil without a central service
 	proxy      http.Handler      // nil without role proxy
+	outbound   *proxy.Outbound   // nil without it, or without proxy.outbound
 	starts     []func()
 	// incidents counts what goes wrong with certificates; it is made when it is needed.
 	incidents     *prometheus.CounterVec

@@ -20,3 +20,8 @@ func (l *Lookup) CertificateName(ctx context.Context, server id.Server) (string,
 	t, err := l.http.resolver.resolve(ctx, server)
 	return t.name, err
 }
+
+// Delegation is what a host's /.well-known/matrix/server says, empty where it says nothing. It is kept as long as the host lets it be.
+func (l *Lookup) Delegation(ctx context.Context, host string) id.Server {
+	return l.http.resolver.delegated(ctx, host)
+}

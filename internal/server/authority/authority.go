@@ -37,13 +37,15 @@ type Authority struct {
 }
 
 // New draws an authority that lives in memory.
-func New() (*Authority, error) {
+func New() (*Authority, error) { return draw(Name) }
+
+func draw(name string) (*Authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
 	template := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: Name},
+		SerialNumber: serial(), Subject: pkix.Name{CommonName: name},
 		NotBefore: time.Now().Add(-early), NotAfter: time.Now().Add(rootLife),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 	}
@@ -59,11 +61,14 @@ func New() (*Authority, error) {
 }
 
 // Open reads the authority kept in a folder, or makes one there.
-func Open(folder string) (*Authority, error) {
+func Open(folder string) (*Authority, error) { return OpenAs(folder, Name) }
+
+// OpenAs is Open for an authority with a name of its own, which is no demonstration's: that of a proxy, which one homeserver alone trusts.
+func OpenAs(folder, name string) (*Authority, error) {
 	certFile, keyFile := filepath.Join(folder, "ca.pem"), filepath.Join(folder, "ca.key")
 	certPEM, err := os.ReadFile(certFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return create(folder, certFile, keyFile)
+		return create(folder, certFile, keyFile, name)
 	}
 	if err != nil {
 		return nil, err
@@ -88,8 +93,8 @@ func Open(folder string) (*Authority, error) {
 	return &Authority{root: root, key: key}, nil
 }
 
-func create(folder, certFile, keyFile string) (*Authority, error) {
-	a, err := New()
+func create(folder, certFile, keyFile, name string) (*Authority, error) {
+	a, err := draw(name)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +130,7 @@ func (a *Authority) Issue(hosts ...string) (certificate, key []byte, err error) 
 		return nil, nil, err
 	}
 	template := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{Organization: []string{"Konsil demonstration"}},
+		SerialNumber: serial(), Subject: pkix.Name{Organization: []string{a.root.Subject.CommonName}},
 		NotBefore: time.Now().Add(-early), NotAfter: time.Now().Add(leafLife),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
