@@ -69,7 +69,7 @@ func NewRouter(o Options) *Router {
 	if o.Metrics == nil {
 		o.Metrics = prometheus.NewRegistry()
 	}
-	m := &Router{o: o, shared: map[string]bool{}, metrics: newMetrics(o.Metrics), unproven: unproven{most: o.MaxUnproven}}
+	m := &Router{o: o, shared: map[string]bool{}, metrics: newMetrics(o.Metrics), unproven: unproven{most: o.MaxUnproven, by: map[string]int64{}}}
 	for _, h := range o.SharedHosts {
 		m.sharedAll = m.sharedAll || h == "*"
 		m.shared[strings.ToLower(strings.Trim(h, "[]"))] = true

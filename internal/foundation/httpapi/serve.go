@@ -87,7 +87,7 @@ func (m *Router) network(ctx context.Context, w http.ResponseWriter, r *Request)
 	}
 	bodyRead, proven := false, func() {}
 	if shared && !r.route.Raw && token(r.HTTP) == "" || r.route.Access == Server {
-		proven = m.unproven.watch(r.HTTP)
+		proven = m.unproven.watch(r)
 		defer proven()
 		if err := readBody(w, r); err != nil {
 			return encoded{}, err
