@@ -85,6 +85,9 @@ func (n *node) wireCentral(ctx context.Context, c *config.Config, ring *keyring.
 
 // directory wires the role directory.
 func (n *node) directory(ctx context.Context, c *config.Config, ring *keyring.Ring, log *slog.Logger, store *directory.Store, mux *http.ServeMux) error {
+	if err := store.Prepare(ctx); err != nil {
+		return err
+	}
 	for _, file := range c.Central.Entries {
 		if err := importEntries(ctx, store, file, log); err != nil {
 			return err

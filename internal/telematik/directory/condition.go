@@ -3,206 +3,216 @@
 package directory
 
 import (
-	"cmp"
+	"bytes"
 	"context"
+	"database/sql"
+	"fmt"
 	"math"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/health/fhir"
 )
 
-// builder collects the SQL of one search.
-type builder struct {
-	root     string
-	where    []string
-	args     []any
-	postgres bool
-	insured  bool
-	near     *circle
-	led      bool // a filter gives the candidates, so that not every entry is looked at
-}
-
 type circle struct{ latitude, longitude, kilometres float64 }
 
-func (b *builder) arg(v any) string {
-	b.args = append(b.args, v)
-	return "$" + strconv.Itoa(len(b.args))
-}
-
-// condition is one filter in SQL: cost tells which one should lead.
-type condition struct {
-	table, inner string
-	cost         int
-	not          bool
-}
-
-// plan turns a query into SQL. The most selective filter gives the candidates, the others are asked of each.
-func (s *Store) plan(ctx context.Context, root string, q *fhir.Query, v View) (*builder, error) {
-	b := &builder{root: root, postgres: s.db.Postgres(), insured: v.Insured}
-	b.where = append(b.where, "r.type = "+b.arg(root))
-	if v.Insured {
-		b.where = append(b.where, "NOT r.hidden")
+// plan reads what the filters of a query match. Every filter is checked before anything is read.
+func (f *finder) plan(ctx context.Context, q *fhir.Query) error {
+	if err := f.check(q); err != nil {
+		return err
 	}
-	mandatory, seen := activeFilter[root], false
-	var conditions []condition
-	for _, f := range q.Filters {
-		p, ok := parameterOf(root, f.Path)
-		if !ok {
-			return nil, fhir.Refuse(http.StatusBadRequest, fhir.CodeNotSupported, "%s cannot be searched by %.64s", root, f.Name())
-		}
-		if f.Name() == mandatory[0] && f.Modifier == "" && len(f.Values) == 1 && f.Values[0].Text() == mandatory[1] {
-			seen = true
-			b.where = append(b.where, "r.active")
+	mandatory := activeFilter[f.root]
+	f.active = true
+	for _, filter := range q.Filters {
+		if isActive(filter, mandatory) {
 			continue
 		}
-		c, err := b.filter(root, f, p)
-		if err != nil {
-			return nil, err
+		p, _ := parameterOf(f.root, filter.Path)
+		if p.kind == near {
+			continue
 		}
-		if c.table != "" {
-			conditions = append(conditions, c)
+		m, err := f.filter(ctx, f.root, filter, p)
+		if err != nil {
+			return err
+		}
+		f.matches = append(f.matches, m)
+	}
+	for _, h := range q.Has {
+		m, err := f.has(ctx, h)
+		if err != nil {
+			return err
+		}
+		f.matches = append(f.matches, m)
+	}
+	return f.text(ctx, q)
+}
+
+func isActive(f fhir.Filter, mandatory [2]string) bool {
+	return f.Name() == mandatory[0] && f.Modifier == "" && len(f.Values) == 1 && f.Values[0].Text() == mandatory[1]
+}
+
+// check refuses what cannot be searched.
+func (f *finder) check(q *fhir.Query) error {
+	mandatory, seen := activeFilter[f.root], false
+	for _, filter := range q.Filters {
+		p, ok := parameterOf(f.root, filter.Path)
+		if !ok {
+			return fhir.Refuse(http.StatusBadRequest, fhir.CodeNotSupported, "%s cannot be searched by %.64s", f.root, filter.Name())
+		}
+		seen = seen || isActive(filter, mandatory)
+		if err := checkFilter(filter, p); err != nil {
+			return err
+		}
+		if p.kind == near {
+			if err := f.circle(filter); err != nil {
+				return err
+			}
 		}
 	}
 	if !seen {
-		return nil, fhir.Refuse(http.StatusBadRequest, fhir.CodeRequired, "the filter %s=%s is mandatory", mandatory[0], mandatory[1])
+		return fhir.Refuse(http.StatusBadRequest, fhir.CodeRequired, "the filter %s=%s is mandatory", mandatory[0], mandatory[1])
 	}
 	for _, h := range q.Has {
-		if err := b.has(h); err != nil {
-			return nil, err
+		if hasLink(f.root, h) == nil {
+			return fhir.Refuse(http.StatusBadRequest, fhir.CodeNotSupported, "no %.64s refers to %s by %.64s", h.Type, f.root, h.Reference)
+		}
+		p, ok := parameterOf(h.Type, h.Filter.Path)
+		if !ok || p.kind == near {
+			return fhir.Refuse(http.StatusBadRequest, fhir.CodeNotSupported, "%.64s cannot be searched by %.64s", h.Type, h.Filter.Name())
+		}
+		if err := checkFilter(h.Filter, p); err != nil {
+			return err
 		}
 	}
-	words, err := s.text(ctx, b, q)
-	if err != nil {
-		return nil, err
-	}
-	conditions = append(conditions, words...)
-	slices.SortStableFunc(conditions, func(x, y condition) int { return cmp.Compare(x.cost, y.cost) })
-	for i, c := range conditions {
-		switch {
-		case c.not:
-			b.where = append(b.where, c.negated())
-		case i == 0 && c.cost < 3:
-			b.led = true
-			b.where = append(b.where, "r.nid IN (SELECT x.nid FROM "+c.table+" x WHERE "+c.inner+")")
-		default:
-			b.where = append(b.where, c.exists())
-		}
-	}
-	return b, nil
-}
-
-func (c condition) exists() string {
-	return "EXISTS (SELECT 1 FROM " + c.table + " x WHERE x.nid = r.nid AND " + c.inner + ")"
-}
-
-func (c condition) negated() string { return "NOT " + c.exists() }
-
-// has restricts the matches to those that another resource refers to (_has).
-func (b *builder) has(h fhir.Has) error {
-	var through *link
-	for i, l := range links[h.Type] {
-		if l.name == h.Reference && l.target == b.root {
-			through = &links[h.Type][i]
-		}
-	}
-	if through == nil {
-		return fhir.Refuse(http.StatusBadRequest, fhir.CodeNotSupported, "no %.64s refers to %s by %.64s", h.Type, b.root, h.Reference)
-	}
-	p, ok := parameterOf(h.Type, h.Filter.Path)
-	if !ok || p.kind == near {
-		return fhir.Refuse(http.StatusBadRequest, fhir.CodeNotSupported, "%.64s cannot be searched by %.64s", h.Type, h.Filter.Name())
-	}
-	c, err := b.filter(h.Type, h.Filter, p)
-	if err != nil {
-		return err
-	}
-	membership := "f.nid IN (SELECT x.nid FROM " + c.table + " x WHERE " + c.inner + ")"
-	if c.not {
-		membership = "f.nid NOT IN (SELECT x.nid FROM " + c.table + " x WHERE " + c.inner + ")"
-	}
-	seen := ""
-	if b.insured {
-		seen = " AND NOT s.hidden"
-	}
-	b.where = append(b.where, "r.id IN (SELECT substr(f.target, "+strconv.Itoa(len(b.root)+2)+") FROM directory_reference f JOIN directory_resource s ON s.nid = f.nid WHERE f.element = "+
-		b.arg(through.element)+" AND s.type = "+b.arg(h.Type)+seen+" AND "+membership+")")
 	return nil
 }
 
-// filter writes one search parameter as SQL.
-func (b *builder) filter(root string, f fhir.Filter, p parameter) (condition, error) {
-	name := short[root] + ":" + f.Name()
-	unknown := func() (condition, error) {
-		return condition{}, fhir.Refuse(http.StatusBadRequest, fhir.CodeNotSupported, "%s does not know the modifier :%.20s", f.Name(), f.Modifier)
+// modifiers are those that each kind of parameter knows.
+var modifiers = map[kind][]string{text: {"", "contains", "missing"}, token: {"", "not", "text", "missing"}, near: {""}, ref: {"", "missing"}}
+
+func checkFilter(f fhir.Filter, p parameter) error {
+	if !slices.Contains(modifiers[p.kind], f.Modifier) {
+		return fhir.Refuse(http.StatusBadRequest, fhir.CodeNotSupported, "%s does not know the modifier :%.20s", f.Name(), f.Modifier)
 	}
-	if f.Modifier == "missing" && p.kind != near {
-		return b.missing(root, name, f, p)
+	if f.Modifier == "missing" && (len(f.Values) != 1 || f.Values[0].Text() != "true" && f.Values[0].Text() != "false") {
+		return fhir.Refuse(http.StatusBadRequest, fhir.CodeValue, "%s:missing is true or false", f.Name())
 	}
-	switch p.kind {
-	case ref:
-		if f.Modifier != "" {
-			return unknown()
-		}
-		return b.refers(root, f, p)
-	case near:
-		if f.Modifier != "" {
-			return unknown()
-		}
-		return condition{}, b.circle(f)
-	case text:
-		if f.Modifier != "" && f.Modifier != "contains" {
-			return unknown()
-		}
-		return condition{table: "directory_string", inner: b.named(name) + " AND " + b.texts(f), cost: 1}, nil
-	}
-	switch f.Modifier {
-	case "text":
-		return condition{table: "directory_string", inner: b.named(name+":text") + " AND " + b.texts(f), cost: 2}, nil
-	case "", "not":
-	default:
-		return unknown()
-	}
-	var any []string
-	for _, v := range f.Values {
-		switch {
-		case len(v.Parts) == 1:
-			any = append(any, "x.code = "+b.arg(v.Parts[0]))
-		case len(v.Parts) == 2 && v.Parts[1] == "":
-			any = append(any, "x.system = "+b.arg(v.Parts[0]))
-		case len(v.Parts) == 2:
-			any = append(any, "(x.system = "+b.arg(v.Parts[0])+" AND x.code = "+b.arg(v.Parts[1])+")")
-		default:
-			return condition{}, fhir.Refuse(http.StatusBadRequest, fhir.CodeValue, "%s is a code or system|code", f.Name())
+	if p.kind == token && (f.Modifier == "" || f.Modifier == "not") {
+		for _, v := range f.Values {
+			if len(v.Parts) < 1 || len(v.Parts) > 2 {
+				return fhir.Refuse(http.StatusBadRequest, fhir.CodeValue, "%s is a code or system|code", f.Name())
+			}
 		}
 	}
-	cost := 3
-	if strings.HasSuffix(f.Name(), "identifier") || f.Name() == "_id" || f.Name() == "owner-telematik-id" {
-		cost = 0
-	}
-	if f.Modifier == "not" {
-		cost = 4
-	}
-	return condition{table: "directory_token", inner: b.named(name) + " AND (" + strings.Join(any, " OR ") + ")", cost: cost, not: f.Modifier == "not"}, nil
+	return nil
 }
 
-// missing asks whether an element has any value; all values of one parameter are in one table.
-func (b *builder) missing(root, name string, f fhir.Filter, p parameter) (condition, error) {
-	if len(f.Values) != 1 || f.Values[0].Text() != "true" && f.Values[0].Text() != "false" {
-		return condition{}, fhir.Refuse(http.StatusBadRequest, fhir.CodeValue, "%s:missing is true or false", f.Name())
+func hasLink(root string, h fhir.Has) *link {
+	for i, l := range links[h.Type] {
+		if l.name == h.Reference && l.target == root {
+			return &links[h.Type][i]
+		}
 	}
-	c := condition{cost: 4, not: f.Values[0].Text() == "true"}
-	switch p.kind {
-	case ref:
-		c.table, c.inner = "directory_reference", "x.element = "+b.arg(linkOf(root, p.name).element)
-	case text:
-		c.table, c.inner = "directory_string", b.named(name)
-	default:
-		c.table, c.inner = "directory_token", b.named(name)
+	return nil
+}
+
+// filter reads what a search parameter of a root type matches.
+func (f *finder) filter(ctx context.Context, root string, filter fhir.Filter, p parameter) (match, error) {
+	params := f.params(short[root] + ":" + filter.Name())
+	switch {
+	case p.name == idParameter && len(filter.Path) == 1:
+		return f.byID(ctx, root, filter)
+	case filter.Modifier == "missing":
+		m, err := f.spans(ctx, params, func(param string) []span { return []span{{param: param, from: []byte{}}} })
+		m.not = filter.Values[0].Text() == "true"
+		return m, err
+	case p.kind == ref:
+		return f.refers(ctx, root, filter, p)
+	case p.kind == text:
+		return f.texts(ctx, params, filter)
+	case filter.Modifier == "text":
+		for i := range params {
+			params[i] += ":text"
+		}
+		return f.texts(ctx, params, filter)
 	}
-	return c, nil
+	m, err := f.spans(ctx, params, func(param string) []span { return tokenSpans(param, filter.Values) })
+	m.not = filter.Modifier == "not"
+	return m, err
+}
+
+// params are the names under which a parameter's values stand; professionals find hidden endpoints too.
+func (f *finder) params(name string) []string {
+	if f.insured || !strings.Contains(name, ":endpoint.") {
+		return []string{name}
+	}
+	return []string{name, hiddenMark + name}
+}
+
+func (f *finder) spans(ctx context.Context, params []string, of func(param string) []span) (m match, err error) {
+	var all []span
+	for _, p := range params {
+		all = append(all, of(p)...)
+	}
+	m.set, err = f.read(ctx, all)
+	return m, err
+}
+
+// tokenSpans says where codes stand: "code", "system|code" or "system|".
+func tokenSpans(param string, values []fhir.Value) []span {
+	var all []span
+	for _, v := range values {
+		switch first := v.Parts[0]; {
+		case len(v.Parts) == 1:
+			all = append(all, span{param: param, from: []byte(first + "\x00"), to: []byte(first + "\x01")})
+		case v.Parts[1] == "":
+			all = append(all, span{param: param, from: []byte("\x00" + first)})
+		default:
+			all = append(all, span{param: param, from: []byte(v.Parts[1] + "\x00" + first)})
+		}
+	}
+	return all
+}
+
+// byID finds entries by their own ids, which have no system.
+func (f *finder) byID(ctx context.Context, root string, filter fhir.Filter) (match, error) {
+	m := match{set: newSet(f.n), not: filter.Modifier == "not"}
+	switch filter.Modifier {
+	case "missing": // no entry is without
+		m.not = filter.Values[0].Text() == "false"
+		return m, nil
+	case "text":
+		return m, nil
+	}
+	args := []any{root}
+	for _, v := range filter.Values {
+		switch {
+		case len(v.Parts) == 1:
+			args = append(args, v.Parts[0])
+		case v.Parts[0] == "":
+			args = append(args, v.Parts[1])
+		}
+	}
+	if len(args) == 1 {
+		return m, nil
+	}
+	return m, f.numbers(ctx, m.set, "SELECT doc FROM directory_resource WHERE type = $1 AND id IN ("+database.Marks(2, len(args)-1)+")", args)
+}
+
+// numbers takes the entries that a query names into a set.
+func (f *finder) numbers(ctx context.Context, into set, query string, args []any) error {
+	rows, err := f.s.db.Query(ctx, query, args...)
+	all, err := database.All(rows, err, database.Column[int64])
+	if err != nil {
+		return fmt.Errorf("directory: searching: %w", err)
+	}
+	for _, doc := range all {
+		into.add(int(doc))
+	}
+	return nil
 }
 
 func linkOf(root, name string) link {
@@ -215,10 +225,11 @@ func linkOf(root, name string) link {
 }
 
 // refers compares what an element refers to: an id, "Type/id" or an address that ends so.
-func (b *builder) refers(root string, f fhir.Filter, p parameter) (condition, error) {
+func (f *finder) refers(ctx context.Context, root string, filter fhir.Filter, p parameter) (match, error) {
+	m := match{set: newSet(f.n)}
 	l := linkOf(root, p.name)
-	var any []string
-	for _, v := range f.Values {
+	args := []any{root, l.element}
+	for _, v := range filter.Values {
 		id := v.Text()
 		if i := strings.LastIndexByte(id, '/'); i >= 0 {
 			if !strings.HasSuffix("/"+id[:i], "/"+l.target) {
@@ -226,53 +237,173 @@ func (b *builder) refers(root string, f fhir.Filter, p parameter) (condition, er
 			}
 			id = id[i+1:]
 		}
-		any = append(any, "x.target = "+b.arg(l.target+"/"+id))
+		args = append(args, l.target+"/"+id)
 	}
-	if len(any) == 0 {
-		any = []string{"1 = 0"}
+	if len(args) == 2 {
+		return m, nil
 	}
-	return condition{table: "directory_reference", inner: "x.element = " + b.arg(l.element) + " AND (" + strings.Join(any, " OR ") + ")"}, nil
+	return m, f.numbers(ctx, m.set, "SELECT r.doc FROM directory_link f JOIN directory_resource r ON r.nid = f.nid WHERE r.type = $1 AND f.element = $2 AND f.target IN ("+
+		database.Marks(3, len(args)-2)+")", args)
 }
 
-// named restricts rows to a parameter; professionals find hidden endpoints too.
-func (b *builder) named(name string) string {
-	if b.insured || !strings.Contains(name, ":endpoint.") {
-		return "x.param = " + b.arg(name)
-	}
-	return "x.param IN (" + b.arg(name) + ", " + b.arg(hiddenMark+name) + ")"
-}
-
-// texts compares folded values by the prefix of a word, or anywhere with :contains.
-func (b *builder) texts(f fhir.Filter) string {
-	var any []string
-	for _, v := range f.Values {
-		for _, spelling := range spellings(v.Text()) {
-			spelling = cut(spelling)
-			switch {
-			case spelling == "":
-			case f.Modifier == "contains":
-				any = append(any, b.contains(spelling))
-			default:
-				any = append(any, b.prefix(spelling))
+// texts compares folded texts by the beginning of a word, or anywhere with :contains.
+func (f *finder) texts(ctx context.Context, params []string, filter fhir.Filter) (match, error) {
+	var spellingsOf []string
+	for _, v := range filter.Values {
+		for _, s := range spellings(v.Text()) {
+			if s = cut(s); s != "" { // a value of punctuation only finds nothing
+				spellingsOf = append(spellingsOf, s)
 			}
 		}
 	}
-	if len(any) == 0 {
-		return "1 = 0" // a value of punctuation only finds nothing
-	}
-	return "(" + strings.Join(any, " OR ") + ")"
+	return f.phrases(ctx, params, spellingsOf, filter.Modifier == "contains")
 }
 
-func (b *builder) prefix(value string) string {
-	return "(x.value >= " + b.arg([]byte(value)) + " AND x.value < " + b.arg(after(value)) + ")"
+// phrases finds entries in whose texts any of some folded texts stands: from a word's start on, or anywhere.
+func (f *finder) phrases(ctx context.Context, params, sought []string, anywhere bool) (match, error) {
+	m := match{set: newSet(f.n)}
+	test := false
+	var single []span
+	for _, s := range sought {
+		words := strings.Split(s, " ")
+		if len(words) == 1 && anywhere {
+			for _, p := range params {
+				single = append(single, span{param: p, from: []byte{0}, to: []byte{0xff, 0xff}, inside: []byte(s)})
+			}
+			continue
+		}
+		if len(words) == 1 {
+			single = append(single, starting(params, s)...)
+			continue
+		}
+		test = true
+		some, err := f.together(ctx, params, words, anywhere, false)
+		if err != nil {
+			return m, err
+		}
+		m.set.or(some)
+	}
+	if len(single) > 0 {
+		some, err := f.read(ctx, single)
+		if err != nil {
+			return m, err
+		}
+		m.set.or(some)
+	}
+	if test {
+		m.test = &textTest{numbersOf(params), func(text []byte) bool {
+			return slices.ContainsFunc(sought, func(s string) bool {
+				if anywhere {
+					return bytes.Contains(text, []byte(s))
+				}
+				return phrase(s, false)(text)
+			})
+		}}
+	}
+	return m, nil
 }
 
-// contains differs between the databases, which is what [database.DB.Postgres] may be asked for.
-func (b *builder) contains(value string) string {
-	if b.postgres {
-		return "position(" + b.arg([]byte(value)) + "::bytea IN x.value) > 0"
+// together finds entries that have all of several words; the last may go on unless it is whole, and with loose ends the first may have begun before.
+func (f *finder) together(ctx context.Context, params, words []string, loose, whole bool) (set, error) {
+	var all set
+	for i, w := range words {
+		var spans []span
+		switch {
+		case i == 0 && loose:
+			continue // the words behind it narrow the search down
+		case i == len(words)-1 && !whole:
+			spans = starting(params, w)
+		default:
+			spans = exactly(params, w)
+		}
+		some, err := f.read(ctx, spans)
+		if err != nil {
+			return nil, err
+		}
+		if all == nil {
+			all = some
+		} else {
+			all.and(some)
+		}
 	}
-	return "instr(x.value, " + b.arg([]byte(value)) + ") > 0"
+	return all, nil
+}
+
+func starting(params []string, word string) (all []span) {
+	for _, p := range params {
+		all = append(all, span{param: p, from: []byte(cut(word)), to: after(cut(word))})
+	}
+	return all
+}
+
+func exactly(params []string, word string) (all []span) {
+	for _, p := range params {
+		all = append(all, span{param: p, from: []byte(cut(word))})
+	}
+	return all
+}
+
+func numbersOf(params []string) (all []uint64) {
+	for _, p := range params {
+		if n, ok := textNumbers[p]; ok {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+// has finds the entries that another one refers to which passes a filter (_has).
+func (f *finder) has(ctx context.Context, h fhir.Has) (match, error) {
+	p, _ := parameterOf(h.Type, h.Filter.Path)
+	m, err := f.filter(ctx, h.Type, h.Filter, p)
+	if err != nil {
+		return m, err
+	}
+	candidates, tests, err := f.candidates(ctx, []match{m})
+	if err != nil {
+		return m, err
+	}
+	sources := f.s.entries.visible(h.Type, false, f.insured, candidates, 0)
+	if len(tests) > 0 {
+		if sources, err = f.verify(ctx, sources, tests, 0); err != nil {
+			return m, err
+		}
+	}
+	out := match{set: newSet(f.n)}
+	args := make([]any, len(sources))
+	for i, doc := range sources {
+		args[i] = int64(doc)
+	}
+	element := hasLink(f.root, h).element
+	return out, chunks(args, func(some []any) error { return f.targets(ctx, out.set, h.Type, element, some) })
+}
+
+// targets takes the entries into a set that an element of some others refers to.
+func (f *finder) targets(ctx context.Context, into set, kind, element string, sources []any) error {
+	rows, err := f.s.db.Query(ctx, "SELECT r.json FROM directory_entry e JOIN directory_resource r ON r.nid = e.nid WHERE e.doc IN ("+database.Marks(1, len(sources))+")", sources...)
+	var ids []any
+	_, err = database.All(rows, err, func(rows *sql.Rows) (struct{}, error) {
+		var text sql.RawBytes
+		if err := rows.Scan(&text); err != nil {
+			return struct{}{}, err
+		}
+		r, err := fhir.Parse(text)
+		if err != nil {
+			return struct{}{}, err
+		}
+		for _, target := range r.References(element) {
+			if kind, id, _ := strings.Cut(target, "/"); kind == f.root {
+				ids = append(ids, id)
+			}
+		}
+		return struct{}{}, nil
+	})
+	if err != nil {
+		return fmt.Errorf("directory: searching: %w", err)
+	}
+	return chunks(ids, func(some []any) error {
+		return f.numbers(ctx, into, "SELECT doc FROM directory_resource WHERE type = $1 AND id IN ("+database.Marks(2, len(some))+")", append([]any{f.root}, some...))
+	})
 }
 
 const (
@@ -281,31 +412,28 @@ const (
 )
 
 // circle reads location.near=latitude|longitude|distance|km; all four parts are required.
-func (b *builder) circle(f fhir.Filter) error {
-	bad := fhir.Refuse(http.StatusBadRequest, fhir.CodeValue, "%s is latitude|longitude|distance|km with at most %d km", f.Name(), maxKilometres)
-	if len(f.Values) != 1 || len(f.Values[0].Parts) != 4 || f.Values[0].Parts[3] != "km" || b.near != nil {
+func (f *finder) circle(filter fhir.Filter) error {
+	bad := fhir.Refuse(http.StatusBadRequest, fhir.CodeValue, "%s is latitude|longitude|distance|km with at most %d km", filter.Name(), maxKilometres)
+	if len(filter.Values) != 1 || len(filter.Values[0].Parts) != 4 || filter.Values[0].Parts[3] != "km" || f.near != nil {
 		return bad
 	}
 	var n [3]float64
 	for i := range n {
 		var err error
-		if n[i], err = strconv.ParseFloat(f.Values[0].Parts[i], 64); err != nil || math.IsNaN(n[i]) {
+		if n[i], err = strconv.ParseFloat(filter.Values[0].Parts[i], 64); err != nil || math.IsNaN(n[i]) {
 			return bad
 		}
 	}
 	if math.Abs(n[0]) > 90 || math.Abs(n[1]) > 180 || n[2] <= 0 || n[2] > maxKilometres {
 		return bad
 	}
-	b.near = &circle{n[0], n[1], n[2]}
-	b.where = append(b.where, b.box())
+	f.near = &circle{n[0], n[1], n[2]}
 	return nil
 }
 
-// box is the square around the circle, for which there is an index.
-func (b *builder) box() string {
-	c := b.near
-	high := c.kilometres / kilometresOfDegree
-	wide := min(180, high/max(0.01, math.Cos(c.latitude*math.Pi/180)))
-	return "r.nid IN (SELECT x.nid FROM directory_position x WHERE x.latitude BETWEEN " + b.arg(int64((c.latitude-high)*1e6)) + " AND " +
-		b.arg(int64((c.latitude+high)*1e6)) + " AND x.longitude BETWEEN " + b.arg(int64((c.longitude-wide)*1e6)) + " AND " + b.arg(int64((c.longitude+wide)*1e6)) + ")"
+// box is the square around the circle: its lowest and highest corner.
+func (c circle) box() (low, high point) {
+	up := c.kilometres / kilometresOfDegree
+	wide := min(180, up/max(0.01, math.Cos(c.latitude*math.Pi/180)))
+	return point{int32((c.latitude - up) * 1e6), int32((c.longitude - wide) * 1e6)}, point{int32((c.latitude + up) * 1e6), int32((c.longitude + wide) * 1e6)}
 }

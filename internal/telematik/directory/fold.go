@@ -9,7 +9,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// maxFolded bounds a search value in bytes.
+// maxFolded bounds a word and what entries are sorted by, in bytes.
 const maxFolded = 120
 
 // fold makes texts comparable: lower case, no accents, ß as ss, everything else than letters and digits as one space.
@@ -45,20 +45,6 @@ func spellings(s string) []string {
 		if other != "" && other != plain {
 			all = append(all, other)
 		}
-	}
-	return all
-}
-
-// starts returns a folded text from each of its words on, so that a search by prefix finds every word.
-func starts(folded string) []string {
-	var all []string
-	for folded != "" && len(all) < 12 {
-		all = append(all, cut(folded))
-		_, rest, ok := strings.Cut(folded, " ")
-		if !ok {
-			break
-		}
-		folded = rest
 	}
 	return all
 }

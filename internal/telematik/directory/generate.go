@@ -28,7 +28,7 @@ func Generate(seed uint64, n int) Generated {
 }
 
 // generateBlock is how many entries [GenerateEach] hands on at once.
-const generateBlock = 1000
+const generateBlock = perTransaction / 3
 
 // GenerateEach makes the entries of [Generate] block by block, so that millions of them need no memory.
 func GenerateEach(seed uint64, n int, take func([]Entry) error) error {

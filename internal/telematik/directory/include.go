@@ -4,26 +4,30 @@ package directory
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
+	"iter"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/health/fhir"
 )
 
 // fill adds the matches in order and what the includes ask for.
-func (s *Store) fill(ctx context.Context, bundle *fhir.Bundle, root string, nids []int64, q *fhir.Query, v View) error {
+func (s *Store) fill(ctx context.Context, bundle *fhir.Bundle, root string, docs []int, q *fhir.Query, v View) error {
 	include, err := included(root, q)
-	if err != nil || len(nids) == 0 {
+	if err != nil || len(docs) == 0 {
 		return err
 	}
 	reverse, err := referring(root, q)
 	if err != nil {
 		return err
 	}
-	matches, err := s.byNID(ctx, nids)
+	matches, err := s.byNumber(ctx, docs)
 	if err != nil {
 		return err
 	}
@@ -63,40 +67,74 @@ func (s *Store) present(ctx context.Context, bundle *fhir.Bundle, matches []*fhi
 			add(ref)
 		}
 	}
+	resources, err := s.read(ctx, linked)
+	if err != nil {
+		return err
+	}
+	hidden, err := s.hides(ctx, maps.Values(resources), v)
+	if err != nil {
+		return err
+	}
 	for _, ref := range linked {
-		r, _, err := s.Get(ctx, ref)
-		if err != nil {
-			return err
-		}
-		if r == nil {
-			continue
-		}
-		hidden, err := s.hidden(ctx, r, v)
-		if err != nil {
-			return err
-		}
-		if !hidden {
+		if r := resources[ref]; r != nil && !hidden(r) {
 			bundle.Add(v.Base, r, "include")
 		}
 	}
 	return nil
 }
 
-// hidden says whether a resource is not for this viewer. A service hides with its organisation.
-func (s *Store) hidden(ctx context.Context, r *fhir.Resource, v View) (bool, error) {
-	if !v.Insured || r.HiddenFromInsured() {
-		return v.Insured, nil
+// hides tells which of some resources are not for this viewer. A service hides with its organisation.
+func (s *Store) hides(ctx context.Context, resources iter.Seq[*fhir.Resource], v View) (func(*fhir.Resource) bool, error) {
+	if !v.Insured {
+		return func(*fhir.Resource) bool { return false }, nil
 	}
-	if r.Type() != fhir.HealthcareService {
-		return false, nil
-	}
-	for _, ref := range r.References("providedBy") {
-		o, _, err := s.Get(ctx, ref)
-		if err != nil || o != nil && o.HiddenFromInsured() {
-			return true, err
+	var above []string
+	for r := range resources {
+		if r.Type() == fhir.HealthcareService {
+			above = append(above, r.References("providedBy")...)
 		}
 	}
-	return false, nil
+	organizations, err := s.read(ctx, above)
+	return func(r *fhir.Resource) bool {
+		return r.HiddenFromInsured() || r.Type() == fhir.HealthcareService && slices.ContainsFunc(r.References("providedBy"), func(ref string) bool {
+			o := organizations[ref]
+			return o != nil && o.HiddenFromInsured()
+		})
+	}, err
+}
+
+// read reads resources by their references, of all types in one query.
+func (s *Store) read(ctx context.Context, references []string) (map[string]*fhir.Resource, error) {
+	found := map[string]*fhir.Resource{}
+	for some := range slices.Chunk(references, database.MaxMarks) {
+		byType := map[string][]any{}
+		for _, ref := range some {
+			kind, id, _ := strings.Cut(ref, "/")
+			byType[kind] = append(byType[kind], id)
+		}
+		var parts []string
+		var args []any
+		for _, kind := range slices.Sorted(maps.Keys(byType)) {
+			ids := byType[kind]
+			parts = append(parts, "SELECT type, id, json FROM directory_resource WHERE type = "+database.Marks(len(args)+1, 1)+" AND id IN ("+database.Marks(len(args)+2, len(ids))+")")
+			args = append(append(args, kind), ids...)
+		}
+		rows, err := s.db.Query(ctx, strings.Join(parts, " UNION ALL "), args...)
+		_, err = database.All(rows, err, func(rows *sql.Rows) (struct{}, error) {
+			var kind, id string
+			var text sql.RawBytes
+			if err := rows.Scan(&kind, &id, &text); err != nil {
+				return struct{}{}, err
+			}
+			r, err := fhir.Parse(text)
+			found[kind+"/"+id] = r
+			return struct{}{}, err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("directory: reading: %w", err)
+		}
+	}
+	return found, nil
 }
 
 // reverseLink is a reference followed from its end.
@@ -129,7 +167,7 @@ func (s *Store) referring(ctx context.Context, matches []*fhir.Resource, l rever
 	for _, r := range matches {
 		args = append(args, r.Reference())
 	}
-	rows, err := s.db.Query(ctx, "SELECT DISTINCT s.id FROM directory_reference f JOIN directory_resource s ON s.nid = f.nid WHERE f.element = $1 AND s.type = $2 AND f.target IN ("+
+	rows, err := s.db.Query(ctx, "SELECT DISTINCT s.id FROM directory_link f JOIN directory_resource s ON s.nid = f.nid WHERE f.element = $1 AND s.type = $2 AND f.target IN ("+
 		database.Marks(3, len(matches))+") ORDER BY s.id LIMIT "+strconv.Itoa(maxIncluded), args...)
 	ids, err := database.All(rows, err, database.Column[string])
 	if err != nil {

@@ -189,11 +189,15 @@ func ownerID(r *fhir.Resource) []fhir.Coding {
 	return all
 }
 
+// term is one row of the index: a value of a parameter. A text has one for each of its words, a token one for "code\x00system" and one for
+// "\x00system"; the empty value stands for any, so that what is missing can be found.
+type term struct{ param, value string }
+
 // rows are the search values of one root.
 type rows struct {
-	strings   map[[2]string]struct{} // param, value
-	tokens    map[[3]string]struct{} // param, system, code
-	positions [][2]int64
+	terms     map[term]struct{}
+	texts     map[term]struct{} // folded texts as a whole
+	positions []point
 	active    bool
 	hidden    bool
 	sort      string
@@ -206,10 +210,11 @@ const hiddenMark = "!"
 type lookup func(reference string) *fhir.Resource
 
 // index computes what a root is found by.
-func index(r *fhir.Resource, find lookup) rows {
-	out := rows{strings: map[[2]string]struct{}{}, tokens: map[[3]string]struct{}{}, hidden: r.HiddenFromInsured()}
+func index(r *fhir.Resource, find lookup) *rows {
+	out := &rows{terms: make(map[term]struct{}, 128), texts: make(map[term]struct{}, 32), hidden: r.HiddenFromInsured()}
 	root := short[r.Type()]
-	out.take(root+":", "", r, slices.Concat(parameters[r.Type()], everywhere))
+	out.take(root+":", "", r, parameters[r.Type()])
+	out.take(root+":", "", r, everywhere)
 	sentences := texted(r)
 	switch r.Type() {
 	case fhir.Endpoint:
@@ -217,7 +222,7 @@ func index(r *fhir.Resource, find lookup) rows {
 		out.sort = fold(strings.Join(r.Strings("name"), " "))
 		for _, a := range r.Strings("address") {
 			if user, ok := fhir.MatrixUser(a); ok {
-				out.tokens[[3]string{root + ":" + mxidParameter, "", user}] = struct{}{}
+				out.terms[term{root + ":" + mxidParameter, user}] = struct{}{}
 			}
 		}
 	case fhir.HealthcareService:
@@ -225,6 +230,7 @@ func index(r *fhir.Resource, find lookup) rows {
 	}
 	for _, l := range links[r.Type()] {
 		for _, ref := range r.References(l.element) {
+			out.terms[term{root + ":" + l.name, ""}] = struct{}{}
 			target := find(ref)
 			if target == nil || target.Type() != l.target {
 				continue
@@ -249,9 +255,7 @@ func index(r *fhir.Resource, find lookup) rows {
 		}
 	}
 	for _, s := range sentences {
-		for _, start := range starts(fold(s)) {
-			out.strings[[2]string{root + ":_text", cutAt(start, maxPhrase)}] = struct{}{}
-		}
+		out.text(root+":_text", s)
 	}
 	return out
 }
@@ -266,31 +270,59 @@ func (out *rows) take(prefix, chain string, r *fhir.Resource, all []parameter) {
 		case near:
 			lat, long := r.Numbers("position", "latitude"), r.Numbers("position", "longitude")
 			if chain != "" && len(lat) == 1 && len(long) == 1 && math.Abs(lat[0]) <= 90 && math.Abs(long[0]) <= 180 {
-				out.positions = append(out.positions, [2]int64{int64(lat[0] * 1e6), int64(long[0] * 1e6)})
+				if at := (point{int32(lat[0] * 1e6), int32(long[0] * 1e6)}); !slices.Contains(out.positions, at) {
+					out.positions = append(out.positions, at)
+				}
 			}
 		case text:
 			for _, v := range p.values(r) {
-				for _, s := range starts(fold(v.Code)) {
-					out.strings[[2]string{prefix + p.name, s}] = struct{}{}
-				}
+				out.text(prefix+p.name, v.Code)
 			}
 		case token:
+			if p.name == idParameter {
+				continue // the resources themselves are found by it
+			}
 			for _, v := range p.values(r) {
 				if v.Code != "" && len(v.Code) <= 200 && len(v.System) <= 200 && !strings.ContainsRune(v.System+v.Code, 0) {
-					out.tokens[[3]string{prefix + p.name, v.System, v.Code}] = struct{}{}
+					out.add(prefix+p.name, v.Code+"\x00"+v.System, "\x00"+v.System)
 				}
 				if v.Display != "" {
-					for _, s := range starts(fold(v.Display)) {
-						out.strings[[2]string{prefix + p.name + ":text", s}] = struct{}{}
-					}
+					out.text(prefix+p.name+":text", v.Display)
 				}
 			}
 		}
 	}
 }
 
-// maxPhrase bounds what follows a word in the full-text index, in bytes: room for phrases between quotation marks.
-const maxPhrase = 64
+// maxWords bounds how many words of a text are indexed.
+const maxWords = 24
+
+// text adds a text, word by word.
+func (out *rows) text(param, value string) {
+	folded := fold(value)
+	if _, known := out.texts[term{param, folded}]; known || folded == "" {
+		return
+	}
+	out.texts[term{param, folded}] = struct{}{}
+	n := 0
+	for word := range strings.SplitSeq(folded, " ") {
+		out.add(param, cut(word))
+		if n++; n == maxWords {
+			return
+		}
+	}
+}
+
+// add puts values of a parameter into the index, and that there are any.
+func (out *rows) add(param string, values ...string) {
+	for _, v := range values {
+		out.terms[term{param, v}] = struct{}{}
+	}
+	out.terms[term{param, ""}] = struct{}{}
+}
+
+// idParameter is the parameter for a resource's own id.
+const idParameter = "_id"
 
 // domainSystems are the naming systems of the identifiers that full-text search finds (FHIR_VZD_HOWTO_Search, "Contents of the _text attribute").
 var domainSystems = []string{fhir.SystemTelematikID, "http://fhir.de/StructureDefinition/identifier-bsnr", "http://fhir.de/StructureDefinition/identifier-kzva",

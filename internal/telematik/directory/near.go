@@ -5,7 +5,6 @@ package directory
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -107,11 +106,14 @@ func (s *Store) Near(ctx context.Context, rawQuery string, v View) (*fhir.Bundle
 	if err != nil {
 		return nil, err
 	}
-	b, err := s.radiusPlan(ctx, r)
+	f, err := s.finder(ctx, fhir.HealthcareService, true)
 	if err != nil {
 		return nil, err
 	}
-	found, _, err := s.around(ctx, b, " WHERE "+strings.Join(b.where, " AND "))
+	if err := f.radius(ctx, r); err != nil {
+		return nil, err
+	}
+	found, _, err := f.page(ctx, 0, maxCounted)
 	if err != nil {
 		return nil, err
 	}
@@ -126,61 +128,60 @@ func (s *Store) Near(ctx context.Context, rawQuery string, v View) (*fhir.Bundle
 	return bundle, s.present(ctx, bundle, resources, include, nil, v)
 }
 
-// radiusPlan makes the SQL of a named query.
-func (s *Store) radiusPlan(ctx context.Context, r *radius) (*builder, error) {
-	b := &builder{root: fhir.HealthcareService, postgres: s.db.Postgres(), insured: true, near: &r.circle}
-	b.where = append(b.where, "r.type = "+b.arg(b.root), "NOT r.hidden", "r.active", b.box())
-	words := func(param, text string, term func(string) (string, error)) error {
-		for word := range strings.FieldsSeq(fold(text)) {
-			inner, err := term(word)
-			if err != nil {
-				return err
-			}
-			b.where = append(b.where, "EXISTS (SELECT 1 FROM directory_string x WHERE x.nid = r.nid AND x.param = "+b.arg(param)+" AND "+inner+")")
-		}
-		return nil
-	}
-	prefix := short[b.root] + ":"
-	if err := words(prefix+"location.address", r.place, func(w string) (string, error) { return b.prefix(w), nil }); err != nil {
-		return nil, err
-	}
-	// The text may stand anywhere in a word, or be nearly one.
-	if err := words(prefix+"_text", r.text, func(w string) (string, error) {
-		similar, err := s.similar(ctx, prefix+"_text", w, 2)
+// radius reads what a named query matches.
+func (f *finder) radius(ctx context.Context, r *radius) error {
+	f.active, f.near = true, &r.circle
+	prefix := short[f.root] + ":"
+	for word := range strings.FieldsSeq(fold(r.place)) {
+		found, err := f.read(ctx, starting([]string{prefix + "location.address"}, word))
 		if err != nil {
-			return "", err
+			return err
 		}
-		any := []string{b.contains(w)}
+		f.matches = append(f.matches, match{set: found})
+	}
+	texts := []string{prefix + "_text"}
+	for word := range strings.FieldsSeq(fold(r.text)) { // it may stand anywhere in a word, or be nearly one
+		similar, err := f.s.similar(ctx, texts[0], word, 2)
+		if err != nil {
+			return err
+		}
+		spans := []span{{param: texts[0], from: []byte{0}, to: []byte{0xff, 0xff}, inside: []byte(cut(word))}}
 		for _, other := range similar {
-			any = append(any, b.word(other))
+			spans = append(spans, exactly(texts, other)...)
 		}
-		return "(" + strings.Join(any, " OR ") + ")", nil
-	}); err != nil {
-		return nil, err
+		found, err := f.read(ctx, spans)
+		if err != nil {
+			return err
+		}
+		f.matches = append(f.matches, match{set: found})
 	}
 	for param, codes := range map[string][]string{"specialty": r.specialties, "characteristic": r.features, "organization.type": r.organizations} {
 		if len(codes) == 0 {
 			continue
 		}
-		var any []string
+		var values []fhir.Value
 		for _, c := range codes {
 			_, code, ok := strings.Cut(c, "|")
 			if !ok {
 				code = c
 			}
-			any = append(any, "x.code = "+b.arg(code))
+			values = append(values, fhir.Value{Parts: []string{code}})
 		}
-		b.where = append(b.where, "EXISTS (SELECT 1 FROM directory_token x WHERE x.nid = r.nid AND x.param = "+b.arg(prefix+param)+" AND ("+strings.Join(any, " OR ")+"))")
+		found, err := f.read(ctx, tokenSpans(prefix+param, values))
+		if err != nil {
+			return err
+		}
+		f.matches = append(f.matches, match{set: found})
 	}
-	return b, nil
+	return nil
 }
 
 // openOnes reads the nearest entries until enough are open.
-func (s *Store) openOnes(ctx context.Context, nids []int64, r *radius) ([]*fhir.Resource, error) {
+func (s *Store) openOnes(ctx context.Context, docs []int, r *radius) ([]*fhir.Resource, error) {
 	var all []*fhir.Resource
-	for len(nids) > 0 && len(all) < r.count {
-		n := min(len(nids), 100)
-		page, err := s.byNID(ctx, nids[:n])
+	for len(docs) > 0 && len(all) < r.count {
+		n := min(len(docs), 100)
+		page, err := s.byNumber(ctx, docs[:n])
 		if err != nil {
 			return nil, err
 		}
@@ -189,7 +190,7 @@ func (s *Store) openOnes(ctx context.Context, nids []int64, r *radius) ([]*fhir.
 				all = append(all, resource)
 			}
 		}
-		nids = nids[n:]
+		docs = docs[n:]
 	}
 	return all, nil
 }
@@ -268,31 +269,26 @@ const (
 	maxSimilar  = 40
 )
 
-// similar finds indexed words that differ from a folded word in at most so many letters and begin with the same one. It walks from word to word by
-// the index, so that its cost is bounded by how many different words there are, not by how many entries.
+// similar finds indexed words that differ from a folded word in at most so many letters and begin with the same one. The database walks from word to
+// word by the index, so that its cost is bounded by how many different words there are, not by how many entries.
 func (s *Store) similar(ctx context.Context, param, word string, distance int) ([]string, error) {
 	if len([]rune(word)) <= 2*distance { // everything short would be similar
 		return []string{word}, nil
 	}
 	first := string([]rune(word)[:1])
+	rows, err := s.db.Query(ctx, `WITH RECURSIVE word (value) AS (
+		SELECT (SELECT p.value FROM directory_posting p WHERE p.param = $1 AND p.value >= $2 AND p.value < $3 ORDER BY p.value LIMIT 1)
+		UNION ALL SELECT (SELECT p.value FROM directory_posting p WHERE p.param = $1 AND p.value > word.value AND p.value < $3 ORDER BY p.value LIMIT 1)
+		FROM word WHERE word.value IS NOT NULL) SELECT value FROM word WHERE value IS NOT NULL LIMIT `+strconv.Itoa(maxCompared), param, []byte(first), after(first))
+	words, err := database.All(rows, err, database.Column[string])
+	if err != nil {
+		return nil, fmt.Errorf("directory: similar words: %w", err)
+	}
 	var found []string
-	at, end := []byte(first), after(first)
-	for range maxCompared {
-		var value []byte
-		err := s.db.QueryRow(ctx, "SELECT value FROM directory_string WHERE param = $1 AND value >= $2 AND value < $3 ORDER BY value LIMIT 1", param, at, end).Scan(&value)
-		if errors.Is(err, sql.ErrNoRows) {
-			break
+	for _, next := range words {
+		if len(found) < maxSimilar && levenshtein([]rune(next), []rune(word), distance) {
+			found = append(found, next)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("directory: similar words: %w", err)
-		}
-		next, _, _ := strings.Cut(string(value), " ")
-		if levenshtein([]rune(next), []rune(word), distance) {
-			if found = append(found, next); len(found) == maxSimilar {
-				break
-			}
-		}
-		at = append([]byte(next), ' '+1) // behind everything that begins with this word
 	}
 	return found, nil
 }
@@ -325,29 +321,29 @@ func levenshtein(a, b []rune, most int) bool {
 	return row[len(b)] <= most
 }
 
-// byNID reads resources in the order of their numbers.
-func (s *Store) byNID(ctx context.Context, nids []int64) ([]*fhir.Resource, error) {
-	args := make([]any, len(nids))
-	for i, n := range nids {
-		args[i] = n
+// byNumber reads entries in the order of their numbers as they are given.
+func (s *Store) byNumber(ctx context.Context, docs []int) ([]*fhir.Resource, error) {
+	args := make([]any, len(docs))
+	for i, n := range docs {
+		args[i] = int64(n)
 	}
-	found := map[int64]*fhir.Resource{}
-	rows, err := s.db.Query(ctx, "SELECT nid, json FROM directory_resource WHERE nid IN ("+database.Marks(1, len(args))+")", args...)
+	found := map[int]*fhir.Resource{}
+	rows, err := s.db.Query(ctx, "SELECT e.doc, r.json FROM directory_entry e JOIN directory_resource r ON r.nid = e.nid WHERE e.doc IN ("+database.Marks(1, len(args))+")", args...)
 	_, err = database.All(rows, err, func(rows *sql.Rows) (struct{}, error) {
-		var nid int64
-		var text string
-		if err := rows.Scan(&nid, &text); err != nil {
+		var doc int
+		var text sql.RawBytes
+		if err := rows.Scan(&doc, &text); err != nil {
 			return struct{}{}, err
 		}
-		r, err := fhir.Parse([]byte(text))
-		found[nid] = r
+		r, err := fhir.Parse(text)
+		found[doc] = r
 		return struct{}{}, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("directory: reading: %w", err)
 	}
 	var all []*fhir.Resource
-	for _, n := range nids {
+	for _, n := range docs {
 		if r := found[n]; r != nil {
 			all = append(all, r)
 		}

@@ -46,8 +46,24 @@ const (
 
 // WhereIs says in which part of the directory a Matrix user stands with an active endpoint.
 func (s *Store) WhereIs(ctx context.Context, user id.User) (string, error) {
-	rows, err := s.db.Query(ctx, `SELECT DISTINCT r.type FROM directory_token x JOIN directory_resource e ON e.nid = x.nid JOIN directory_reference f ON f.target = 'Endpoint/' || e.id
-		JOIN directory_resource r ON r.nid = f.nid WHERE x.param = $1 AND x.code = $2 AND e.active`, short[fhir.Endpoint]+":"+mxidParameter, string(user))
+	f, err := s.finder(ctx, fhir.Endpoint, false)
+	if err != nil {
+		return "", err
+	}
+	found, err := f.read(ctx, []span{{param: short[fhir.Endpoint] + ":" + mxidParameter, from: []byte(user)}})
+	if err != nil {
+		return "", err
+	}
+	endpoints := s.entries.visible(fhir.Endpoint, true, false, found, database.MaxMarks)
+	if len(endpoints) == 0 {
+		return Nowhere, nil
+	}
+	args := make([]any, len(endpoints))
+	for i, doc := range endpoints {
+		args[i] = int64(doc)
+	}
+	rows, err := s.db.Query(ctx, "SELECT DISTINCT r.type FROM directory_entry x JOIN directory_resource e ON e.nid = x.nid JOIN directory_link f ON f.target = 'Endpoint/' || e.id "+
+		"JOIN directory_resource r ON r.nid = f.nid WHERE x.doc IN ("+database.Marks(1, len(args))+")", args...)
 	kinds, err := database.All(rows, err, database.Column[string])
 	if err != nil {
 		return "", fmt.Errorf("directory: %w", err)
@@ -181,14 +197,14 @@ func relink(entry *fhir.Resource, references []string) (*fhir.Resource, error) {
 func (s *Store) Delete(ctx context.Context, reference, by string) error {
 	return s.db.Write(ctx, func(tx *database.Tx) error {
 		w := s.writer(tx)
-		sources, err := w.sources(ctx, []any{reference})
+		sources, err := w.sources(ctx, []string{reference})
 		if err != nil {
 			return err
 		}
 		if len(sources) > 0 {
 			return fhir.Refuse(http.StatusUnprocessableEntity, fhir.CodeBusinessRule, "%s is still linked by %s", reference, sources[0])
 		}
-		return w.remove(ctx, reference, by)
+		return w.change(ctx, nil, []removal{{reference, by}})
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -108,7 +109,10 @@ func (s *Service) read(insured bool) http.HandlerFunc {
 		resource, _, err := s.o.Store.Get(r.Context(), r.PathValue("type")+"/"+r.PathValue("id"))
 		hidden := false
 		if err == nil && resource != nil {
-			hidden, err = s.o.Store.hidden(r.Context(), resource, v)
+			var hides func(*fhir.Resource) bool
+			if hides, err = s.o.Store.hides(r.Context(), slices.Values([]*fhir.Resource{resource}), v); err == nil {
+				hidden = hides(resource)
+			}
 			s.taken(who, &fhir.Bundle{Entry: make([]fhir.Entry, 1)})
 		}
 		if err == nil && (resource == nil || hidden) {

@@ -4,105 +4,128 @@ package directory
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/konsil-health/konsil/internal/health/fhir"
 )
 
-// text turns _text into conditions on the full-text index of the entries.
-func (s *Store) text(ctx context.Context, b *builder, q *fhir.Query) ([]condition, error) {
+// text reads what _text matches in the full-text index of the entries.
+func (f *finder) text(ctx context.Context, q *fhir.Query) error {
 	if strings.TrimSpace(q.Text) == "" {
-		return nil, nil
+		return nil
 	}
 	alternatives, err := fhir.ParseText(q.Text, q.ComplexText)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var all [][]condition
+	var all [][]match
 	for _, terms := range alternatives {
-		var conditions []condition
+		var matches []match
 		for _, t := range terms {
-			more, err := s.term(ctx, b, t)
+			more, err := f.term(ctx, t)
 			if err != nil {
-				return nil, err
+				return err
 			}
-			conditions = append(conditions, more...)
+			matches = append(matches, more...)
 		}
-		if len(conditions) > 0 {
-			all = append(all, conditions)
+		if len(matches) > 0 {
+			all = append(all, matches)
 		}
 	}
 	switch len(all) {
 	case 0: // nothing but punctuation
-		b.where = append(b.where, "1 = 0")
-		return nil, nil
+		f.matches = append(f.matches, match{set: newSet(f.n)})
+		return nil
 	case 1:
-		return all[0], nil
+		f.matches = append(f.matches, all[0]...)
+		return nil
 	}
-	var any []string
-	for _, conditions := range all {
-		var each []string
-		for _, c := range conditions {
-			if c.not {
-				each = append(each, c.negated())
-			} else {
-				each = append(each, "r.nid IN (SELECT x.nid FROM "+c.table+" x WHERE "+c.inner+")")
-			}
+	any := newSet(f.n)
+	for _, matches := range all {
+		some, err := f.exact(ctx, matches)
+		if err != nil {
+			return err
 		}
-		any = append(any, strings.Join(each, " AND "))
+		any.or(some)
 	}
-	b.where = append(b.where, "("+strings.Join(any, " OR ")+")")
-	return nil, nil
+	f.matches = append(f.matches, match{set: any})
+	return nil
 }
 
-// term turns one term into conditions: one per word of a simple term, one in all for a phrase.
-func (s *Store) term(ctx context.Context, b *builder, t fhir.TextTerm) ([]condition, error) {
-	param := short[b.root] + ":_text"
-	build := func(tests []string) condition {
-		return condition{table: "directory_string", inner: "x.param = " + b.arg(param) + " AND (" + strings.Join(tests, " OR ") + ")", cost: 2, not: t.Not}
+// exact intersects matches and asks the texts what they must still be asked.
+func (f *finder) exact(ctx context.Context, matches []match) (set, error) {
+	some, tests, err := f.candidates(ctx, matches)
+	if err != nil || len(tests) == 0 {
+		return some, err
 	}
+	passing, err := f.verify(ctx, slices.Collect(some.all()), tests, 0)
+	out := newSet(f.n)
+	for _, doc := range passing {
+		out.add(doc)
+	}
+	return out, err
+}
+
+// term turns one term into matches: one per word of a simple term, one in all for a phrase.
+func (f *finder) term(ctx context.Context, t fhir.TextTerm) ([]match, error) {
+	params := []string{short[f.root] + ":_text"}
 	forms := spellings(t.Text)
 	switch {
 	case t.Kind == fhir.Nothing:
-		return []condition{build([]string{"1 = 0"})}, nil
+		return []match{{set: newSet(f.n), not: t.Not}}, nil
 	case forms[0] == "":
 		return nil, nil
 	case t.Kind == fhir.WordExact:
-		var tests []string
-		for _, f := range forms {
-			tests = append(tests, b.word(cutAt(f, maxPhrase)))
-		}
-		return []condition{build(tests)}, nil
+		m, err := f.whole(ctx, params, forms)
+		m.not = t.Not
+		return []match{m}, err
 	case t.Kind == fhir.WordFuzzy:
-		var tests []string
-		for _, f := range forms {
-			similar, err := s.similar(ctx, param, f, t.Distance)
+		var spans []span
+		for _, form := range forms {
+			similar, err := f.s.similar(ctx, params[0], form, t.Distance)
 			if err != nil {
 				return nil, err
 			}
 			for _, word := range similar {
-				tests = append(tests, b.word(word))
+				spans = append(spans, exactly(params, word)...)
 			}
 		}
-		if len(tests) == 0 {
-			tests = []string{"1 = 0"}
-		}
-		return []condition{build(tests)}, nil
+		found, err := f.read(ctx, spans)
+		return []match{{set: found, not: t.Not}}, err
 	}
-	var all []condition
+	var all []match
 	for i, word := range strings.Fields(forms[0]) { // what punctuation cuts into several words must be there with all of them
-		tests := []string{b.prefix(cutAt(word, maxPhrase))}
-		for _, f := range forms[1:] {
-			if parts := strings.Fields(f); i < len(parts) && parts[i] != word {
-				tests = append(tests, b.prefix(cutAt(parts[i], maxPhrase)))
+		spans := starting(params, word)
+		for _, form := range forms[1:] {
+			if parts := strings.Fields(form); i < len(parts) && parts[i] != word {
+				spans = append(spans, starting(params, parts[i])...)
 			}
 		}
-		all = append(all, build(tests))
+		found, err := f.read(ctx, spans)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, match{set: found, not: t.Not})
 	}
 	return all, nil
 }
 
-// word compares with whole words: the value is them, or goes on behind a blank.
-func (b *builder) word(words string) string {
-	return "(x.value = " + b.arg([]byte(words)) + " OR " + b.prefix(words+" ") + ")"
+// whole finds entries that hold whole words in a row, in any of some forms.
+func (f *finder) whole(ctx context.Context, params, forms []string) (match, error) {
+	m := match{set: newSet(f.n)}
+	for _, form := range forms {
+		words := strings.Split(form, " ")
+		some, err := f.together(ctx, params, words, false, true)
+		if err != nil {
+			return m, err
+		}
+		m.set.or(some)
+		if len(words) > 1 {
+			m.test = &textTest{numbersOf(params), func(text []byte) bool {
+				return slices.ContainsFunc(forms, func(form string) bool { return phrase(form, true)(text) })
+			}}
+		}
+	}
+	return m, nil
 }
