@@ -20,6 +20,7 @@ import (
 
 	"github.com/konsil-health/konsil/internal/foundation/config"
 	"github.com/konsil-health/konsil/internal/foundation/database/databasetest"
+	"github.com/konsil-health/konsil/internal/foundation/mail/mailtest"
 	"github.com/konsil-health/konsil/internal/health/certificate"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/server"
@@ -38,6 +39,7 @@ type country struct {
 	central string    // address of the central services
 	clients [2]string // addresses of the providers' clients
 	resolve string    // where the providers' servers are, for configurations
+	kim     *mailtest.Sink
 }
 
 const cardPIN = "123456"
@@ -155,7 +157,7 @@ func tokenOfProvider(name string) string { return "secret-of-provider-" + name }
 // newCountry writes the files and boots the three nodes.
 func newCountry(t *testing.T, databases [3]string) *country {
 	t.Helper()
-	c := &country{T: t, folder: t.TempDir()}
+	c := &country{T: t, folder: t.TempDir(), kim: mailtest.New(t)}
 	var err error
 	if c.pki, err = card.Open(card.Options{Folder: filepath.Join(c.folder, "cards")}); err != nil {
 		t.Fatal(err)
@@ -197,6 +199,7 @@ central:
 rate_limits: false
 database: {url: %q}
 public_url: "http://%s"
+mail: {server: %q, from: "Konsil <konsil@provider.kim.telematik>", encryption: none}
 listeners:
   client: [%q]
   federation: [{address: %q, certificate: %q, key: %q}]
@@ -210,7 +213,7 @@ telematik:
   messenger_domain: example.org
 %s
   cards: %q
-`, databases[1+i], c.clients[i], c.clients[i], open[3+i].Addr(), certFile, keyFile, c.central, filepath.Join(cards, "root-ca.pem"), filepath.Join(cards, "komp-ca.pem"),
+`, databases[1+i], c.clients[i], c.kim.Address, c.clients[i], open[3+i].Addr(), certFile, keyFile, c.central, filepath.Join(cards, "root-ca.pem"), filepath.Join(cards, "komp-ca.pem"),
 			c.central, c.central, c.central, strings.ToUpper(name), c.proof(name), cards)+resolve, server.Options{Client: open[1+i : 2+i], Federation: open[3+i : 4+i]})
 	}
 	return c
@@ -238,10 +241,14 @@ func (c *country) write(name string, content []byte) string {
 func (c *country) entries() string {
 	c.Helper()
 	var text []byte
-	for _, p := range append(practices[:], insurer) {
+	for _, p := range append(practices[:], insurer, reached) {
 		all, err := p.Entries()
 		if err != nil {
 			c.Fatal(err)
+		}
+		if p.TelematikID == reached.TelematikID {
+			text = append(text, c.withKIM(all, p.TelematikID)...)
+			continue
 		}
 		for _, e := range all {
 			text = append(append(text, e.Resource.JSON()...), '\n')

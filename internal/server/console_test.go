@@ -271,8 +271,10 @@ func TestTakeOver(t *testing.T) {
 		label       string
 		insured     []string
 	}{{practices[0], "ahorn", nil}, {insurer, "eiche", []string{"insurance", "yes", "ik", "109500969"}}} {
+		var desks []*desk
 		for _, login := range []string{"erste", "zweite"} {
 			d := c.newDesk(0, o.institution)
+			desks = append(desks, d)
 			d.visit(http.MethodGet, "/console/register", nil)
 			d.prove()
 			d.appoint(login)
@@ -285,12 +287,28 @@ func TestTakeOver(t *testing.T) {
 				t.Errorf("%s, %s: no console:\n%s", o.label, login, d.page)
 			}
 		}
+		desks[1].dismisses(desks[0])
 	}
 	stranger := c.newDesk(0, practices[1])
 	stranger.visit(http.MethodGet, "/console/register", nil)
 	stranger.prove()
 	stranger.appoint("fremd")
 	stranger.send("/console/register", 409, "do", "enter", "domain", "eiche.example.org")
+}
+
+// dismisses takes the office from an administrator who has left: the console that is open there closes, and nobody comes back in.
+func (d *desk) dismisses(former *desk) {
+	d.Helper()
+	d.visit(http.MethodGet, "/console/admins", nil)
+	user := d.find(`name="user" value="([^"]+)"><button class="second" name="do" value="dismiss" aria-label="Dismiss: erste"`)
+	d.send("/console/admins", 200, "do", "dismiss", "user", user)
+	former.visit(http.MethodGet, "/console/", nil)
+	if !strings.Contains(former.page, "Sign in to administration") {
+		d.Errorf("who is no administrator any more sees\n%s", former.page)
+	}
+	_, server, _ := strings.Cut(user, ":")
+	former.send("/console/sign-in", 403, "do", "password", "server", server, "login", "erste", "password", "ein-langes-Passwort-41")
+	d.send("/console/admins", 409, "do", "dismiss", "user", d.find(`name="user" value="([^"]+)"`))
 }
 
 // addPerson adds somebody, who signs in with the one-time password.

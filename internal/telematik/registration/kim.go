@@ -20,8 +20,12 @@ import (
 	"github.com/konsil-health/konsil/internal/health/fhir"
 )
 
-// linkLife is how long a link that was sent by KIM proves an organisation, once.
-const linkLife = 24 * time.Hour
+// linkLife is how long a link that was sent by KIM proves an organisation, once; maxLinks is how many of one organisation count at a time, so that nobody
+// fills its mailbox.
+const (
+	linkLife = 24 * time.Hour
+	maxLinks = 5
+)
 
 // ErrLink is answered for a link that was used, has expired or was never sent.
 var ErrLink = errors.New("this link does not count, or not any more")
@@ -54,16 +58,25 @@ func (s *Service) SendLink(ctx context.Context, telematikID string, message func
 		return err
 	}
 	secret, now := strings.ToLower(rand.Text()), s.o.Now().UnixMilli()
+	var waiting int
 	err = s.o.DB.Write(ctx, func(tx *database.Tx) error {
 		if _, err := tx.Exec(ctx, "DELETE FROM registration_link WHERE expires < $1", now); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, "INSERT INTO registration_link (hash, telematik_id, profession, name, expires) VALUES ($1, $2, $3, $4, $5)",
+		err := tx.QueryRow(ctx, "SELECT COUNT(*) FROM registration_link WHERE telematik_id = $1", telematikID).Scan(&waiting)
+		if err != nil || waiting >= maxLinks {
+			return err
+		}
+		_, err = tx.Exec(ctx, "INSERT INTO registration_link (hash, telematik_id, profession, name, expires) VALUES ($1, $2, $3, $4, $5)",
 			linkHash(secret), telematikID, contact.Organisation.Profession, contact.Organisation.Name, now+linkLife.Milliseconds())
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if waiting >= maxLinks {
+		s.o.Log.Warn("registration: no further link by KIM, enough are on their way", "telematik_id", telematikID)
+		return nil
 	}
 	subject, text := message(secret)
 	if err := s.o.SendMail(ctx, contact.Address, subject, text); err != nil {
