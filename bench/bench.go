@@ -54,7 +54,7 @@ type Report struct {
 
 // Names lists the benches.
 func Names() []string {
-	return []string{"directory", "send", "deliver", "sync-initial", "sync-idle", "tenants", "resolve", "federation", "join", "join-local", "members", "messages", "upload", "neighbours"}
+	return []string{"directory", "send", "deliver", "sync-initial", "sync-idle", "tenants", "resolve", "federation", "join", "join-local", "members", "messages", "upload", "neighbours", "proxy"}
 }
 
 // Run runs a bench. It ends by itself; when ctx ends first it stops and cleans up at once.
@@ -121,6 +121,8 @@ func Run(ctx context.Context, name string, o Options) (*Report, error) {
 		return r, upload(ctx, o, r)
 	case "neighbours":
 		return r, neighbours(ctx, o, r)
+	case "proxy":
+		return r, proxied(ctx, o, r)
 	}
 	return nil, fmt.Errorf("bench %q: there are %s", name, strings.Join(Names(), ", "))
 }

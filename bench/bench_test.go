@@ -177,6 +177,17 @@ func TestFederationBenches(t *testing.T) {
 	}
 }
 
+// TestProxyBench: as many requests go through the proxy as past it; what they took is nobody's assertion.
+func TestProxyBench(t *testing.T) {
+	t.Parallel()
+	r := measure(t, "proxy", bench.Options{Database: "sqlite", Duration: 200 * time.Millisecond})
+	for _, what := range []string{"send", "idle_sync"} {
+		if r.Figures[what+"_pairs"] < 1 || r.Figures[what+"_proxied_p50_ms"] <= 0 || r.Limits[what+"_direct_p99_ms"] <= 0 {
+			t.Errorf("%s: %v %v", what, r.Figures, r.Limits)
+		}
+	}
+}
+
 // TestRoomBenches: the benches of rooms and media end and say what they found.
 func TestRoomBenches(t *testing.T) {
 	t.Parallel()
