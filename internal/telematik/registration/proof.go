@@ -28,6 +28,8 @@ const (
 const (
 	proofTime = 10 * time.Second
 	maxProof  = 4 << 10
+	// proofLife is how long a proof counts for an order that has not come: the domain may get another owner.
+	proofLife = 24 * time.Hour
 )
 
 // Proof is what an organisation must show at a domain of its own: Token in a TXT record named Record, or in a file at URL.
@@ -131,7 +133,7 @@ func (s *Service) proved(ctx context.Context, who Organisation, domain id.Server
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	if proved > 0 {
+	if now := s.o.Now().UnixMilli(); proved > 0 && now-proved < proofLife.Milliseconds() {
 		return nil
 	}
 	shown, err := s.o.Proves(ctx, domain, p.Token)

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/database/databasetest"
@@ -116,6 +117,32 @@ func TestOwnDomain(t *testing.T) {
 		if d := n.listed(); len(d) != 4 {
 			t.Errorf("%+v", d)
 		}
+	})
+}
+
+// TestOldProof: a proof for which no order came is none after a day.
+func TestOldProof(t *testing.T) {
+	t.Parallel()
+	databasetest.Each(t, func(t *testing.T, db *database.DB) {
+		n, web := newNetwork(t, db), newSite(t)
+		client := n.client(n.provider(func(o *registration.Options) { o.Base, o.Proves = "", web.proofs(nil).Shows }))
+		practice := n.unlock(n.smcb("1-2.1", certificate.Practice, "x"))
+		order := func(login string, want error) registration.Refusal {
+			t.Helper()
+			_, err := client.RegisterWith(t.Context(), practice, registration.Order{ServerName: "alt.example", Admin: login})
+			refusal, ok := errors.AsType[*registration.Refusal](err)
+			if !ok || !errors.Is(err, want) {
+				t.Fatal(err)
+			}
+			return *refusal
+		}
+		shown := order("anna", registration.ErrProof).Proof
+		web.records[shown.Record] = []string{shown.Token}
+		order("no:login", registration.ErrOrder) // proved, not ordered
+		delete(web.records, shown.Record)
+		order("no:login", registration.ErrOrder)
+		n.now = n.now.Add(24 * time.Hour)
+		order("anna", registration.ErrProof)
 	})
 }
 
