@@ -18,6 +18,7 @@ type cli struct {
 	Serve       serveCommand     `cmd:"" help:"Run one node with the roles that its configuration names."`
 	Proxy       proxyCommand     `cmd:"" help:"Put the rules of the TI-Messenger in front of another homeserver (docs/proxy.md)."`
 	CheckConfig checkCommand     `cmd:"" help:"Say what is wrong with a configuration, or nothing."`
+	Doctor      doctorCommand    `cmd:"" help:"Look whether the services of the network are there and in order (--ti)."`
 	Demo        demoCommand      `cmd:"" help:"Run a small national network on this machine: two providers, their institutions, the central services."`
 	Card        cardCommand      `cmd:"" help:"Issue and show demonstration cards (SMC-B, eHBA, eGK)."`
 	Directory   directoryCommand `cmd:"" help:"Import and export the directory's resources (NDJSON)."`

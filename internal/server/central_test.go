@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -114,6 +115,7 @@ func consult(t *testing.T, databases [3]string) {
 		t.Errorf("a server outside the list: %v", e)
 	}
 	c.strangers()
+	c.examined()
 }
 
 // strangers have no token, or one of somebody else, or one for another interface.
@@ -149,6 +151,63 @@ func (c *country) refusesRevoked() {
 	client := registration.Client{URL: "http://" + c.clients[0] + "/registration", Trust: c.pki.Trust()}
 	if r, err := client.Register(c.Context(), smcb, cardPIN, registration.Order{ServerName: practiceNames[0], Admin: "leitung"}); !errors.Is(err, idp.ErrCertificate) {
 		c.Errorf("a revoked card registers: %+v %v", r, err)
+	}
+}
+
+// examined is what konsil doctor --ti says of a provider: nothing is wrong, or exactly what is.
+func (c *country) examined() {
+	c.Helper()
+	for _, step := range []struct {
+		node, key, value string
+		subject          string // with a problem; empty: none has
+		text             string // somewhere in its text
+	}{
+		{node: "provider-a"},
+		{node: "provider-b"}, // by client credentials
+		{node: "provider-a", key: "telematik.idp.issuer", value: c.central + "/idp"},
+		{"provider-a", "telematik.provider_token", "wrong", "telematik.federation_list", "401"},
+		{"provider-b", "telematik.provider_login.client_secret", "wrong", "telematik.federation_list", "ti-provider-accesstoken"},
+		{"provider-a", "telematik.federation_list", "http://127.0.0.1:1/x/FederationList/federationList.jws", "telematik.federation_list", "refused"},
+		{"provider-a", "telematik.list_roots", filepath.Join(c.folder, "ca.pem"), "telematik.federation_list", "signer"},
+		{"provider-a", "telematik.ocsp", "http://127.0.0.1:1/ocsp", "telematik.ocsp", "could not be asked"},
+		{"provider-a", "telematik.roots", c.central + "/nothing.json", "telematik.roots", "404"},
+		{"provider-a", "telematik.directory", c.central + "/nothing", "telematik.directory", "404"},
+		{"provider-a", "telematik.idp.issuer", c.central + "/nothing", "telematik.idp", "404"},
+		{"provider-a", "public_url", c.central, "public_url", "404"},
+	} {
+		source := config.Source{File: filepath.Join(c.folder, step.node+".yaml"), Environ: []string{}}
+		if step.key != "" {
+			source.Flags = []string{step.key + "=" + step.value}
+		}
+		if step.key == "telematik.idp.issuer" {
+			source.Flags = append(source.Flags, "telematik.idp.client_id=x")
+		}
+		parsed, err := config.Load(source)
+		if err != nil {
+			c.Fatal(err)
+		}
+		found, err := server.Examine(c.Context(), parsed)
+		if err != nil {
+			c.Fatal(err)
+		}
+		said := map[string]bool{}
+		for _, f := range found {
+			said[f.Subject] = true
+			if f.Verdict == server.Problem && (f.Subject != step.subject || !strings.Contains(f.Text, step.text)) {
+				c.Errorf("%s with %s=%s: %+v", step.node, step.key, step.value, f)
+			}
+			if strings.Contains(f.Text+f.Advice, "secret") {
+				c.Errorf("it tells a secret: %+v", f)
+			}
+		}
+		if step.subject != "" && !slices.ContainsFunc(found, func(f server.Finding) bool {
+			return f.Subject == step.subject && f.Verdict == server.Problem && f.Advice != ""
+		}) {
+			c.Errorf("%s with %s=%s: no problem is told of", step.node, step.key, step.value)
+		}
+		if step.key == "" && !(said["telematik.federation_list"] && said["telematik.ocsp"] && said["telematik.roots"] && said["telematik.directory"] && said["telematik.idp"] && said["clock"]) {
+			c.Errorf("%s: %+v", step.node, found)
+		}
 	}
 }
 

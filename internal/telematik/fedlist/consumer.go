@@ -202,18 +202,24 @@ func (c *Consumer) newer(l *List) error {
 
 // fetch asks for a list newer than the known version; "" means that there is none.
 func (c *Consumer) fetch(ctx context.Context, known int64) (string, error) {
+	address := c.o.URL
+	if known >= 0 {
+		address += "?version=" + strconv.FormatInt(known, 10)
+	}
+	return Fetch(ctx, c.o.Client, address, c.o.Token)
+}
+
+// Fetch gets the signed list from its address, with a provider's token (nil sends none). It is "" when the address asked for a newer list than there is.
+// Nothing of it may be used before [Verify].
+func Fetch(ctx context.Context, client *http.Client, address string, bearer Token) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTime)
 	defer cancel()
-	url := c.o.URL
-	if known >= 0 {
-		url += "?version=" + strconv.FormatInt(known, 10)
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return "", err
 	}
-	if c.o.Token != nil {
-		token, err := c.o.Token(ctx)
+	if bearer != nil {
+		token, err := bearer(ctx)
 		if err != nil {
 			return "", err
 		}
@@ -221,7 +227,7 @@ func (c *Consumer) fetch(ctx context.Context, known int64) (string, error) {
 			req.Header.Set("Authorization", "Bearer "+token)
 		}
 	}
-	resp, err := c.o.Client.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return "", err
 	}

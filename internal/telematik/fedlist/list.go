@@ -47,25 +47,32 @@ const maxList = 64 << 20
 // Verify reads a list and checks who signed it: the token's certificate is of type C.FD.SIG with the role oid_vzd_ti, valid at the given time,
 // chained to the trust, and not revoked as far as revoked says (nil skips that). Nothing of a list that fails may be used.
 func Verify(token string, trust *certificate.Trust, at time.Time, revoked func(*certificate.Certificate) error) (*List, error) {
+	l, _, err := VerifySigner(token, trust, at, revoked)
+	return l, err
+}
+
+// VerifySigner is [Verify] that returns the signer's certificate too.
+func VerifySigner(token string, trust *certificate.Trust, at time.Time, revoked func(*certificate.Certificate) error) (*List, *certificate.Certificate, error) {
 	signed, err := jose.ParseLimited(token, maxList)
 	if err != nil {
-		return nil, fmt.Errorf("federation list: %w", err)
+		return nil, nil, fmt.Errorf("federation list: %w", err)
 	}
 	if len(signed.Header.X5c) == 0 {
-		return nil, errors.New("federation list: the signer's certificate (x5c) is missing")
+		return nil, nil, errors.New("federation list: the signer's certificate (x5c) is missing")
 	}
 	signer, err := certificate.Parse(signed.Header.X5c[0]) // further ones are intermediates; the trust has its own
 	if err != nil {
-		return nil, fmt.Errorf("federation list: %w", err)
+		return nil, nil, fmt.Errorf("federation list: %w", err)
 	}
 	err = trust.Check(signer, certificate.Expect{Types: []certificate.Type{certificate.ServiceSIG}, Professions: []string{certificate.RoleDirectory}, At: at, Revoked: revoked})
 	if err != nil {
-		return nil, fmt.Errorf("federation list: signer: %w", err)
+		return nil, nil, fmt.Errorf("federation list: signer: %w", err)
 	}
 	if err := signed.Verify(signer.PublicKey()); err != nil {
-		return nil, fmt.Errorf("federation list: %w", err)
+		return nil, nil, fmt.Errorf("federation list: %w", err)
 	}
-	return parse(signed.Payload)
+	l, err := parse(signed.Payload)
+	return l, signer, err
 }
 
 // parse reads a verified payload.

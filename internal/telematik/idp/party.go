@@ -207,6 +207,15 @@ func (p *Party) discover(ctx context.Context) (*provider, error) {
 	return known, nil
 }
 
+// Check reads the provider's documents and keys and verifies them, as the first sign-in would. It returns the certificate of the key that signs tokens.
+func (p *Party) Check(ctx context.Context) (*certificate.Certificate, error) {
+	known, err := p.discover(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return known.signer, nil
+}
+
 // checkDiscovery verifies the document's signature and that an identity provider made it.
 func (p *Party) checkDiscovery(token string) (*provider, error) {
 	signed, err := jose.Parse(strings.TrimSpace(token))
