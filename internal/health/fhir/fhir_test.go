@@ -217,3 +217,23 @@ func FuzzResource(f *testing.F) {
 		r.HiddenFromInsured()
 	})
 }
+
+func TestWithMeta(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		`{"resourceType":"Location"}`: `{"meta":{"versionId":"2"},"resourceType":"Location"}`,
+		`{ "name":"a\u00e4 \"b\"", "\u006deta":{"tag":[1]}, "resourceType":"Location", "x":[{"meta":1}] }`: `{"meta":{"versionId":"2"},"name":"a\u00e4 \"b\"","resourceType":"Location","x":[{"meta":1}]}`,
+	} {
+		r, err := fhir.Parse([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed, err := r.WithMeta(map[string]any{"versionId": "2"})
+		if err != nil || string(changed.JSON()) != want || !slices.Equal(changed.Strings("meta", "versionId"), []string{"2"}) || r.Has("x") != changed.Has("x") {
+			t.Errorf("%s %v, not %s", changed.JSON(), err, want)
+		}
+		if _, err := fhir.Parse(changed.JSON()); err != nil || len(r.Strings("meta", "versionId")) != 0 {
+			t.Error(err)
+		}
+	}
+}

@@ -15,6 +15,11 @@ const maxFolded = 120
 // fold makes texts comparable: lower case, no accents, ß as ss, everything else than letters and digits as one space.
 func fold(s string) string {
 	var b strings.Builder
+	b.Grow(len(s))
+	if foldASCII(&b, s) {
+		return b.String()
+	}
+	b.Reset()
 	space := false
 	for _, r := range norm.NFD.String(strings.ReplaceAll(strings.ToLower(s), "ß", "ss")) {
 		switch {
@@ -30,6 +35,30 @@ func fold(s string) string {
 		}
 	}
 	return b.String()
+}
+
+// foldASCII is fold for the many texts that hold nothing else; it answers false for the others.
+func foldASCII(b *strings.Builder, s string) bool {
+	space := false
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case c >= 0x80:
+			return false
+		case 'A' <= c && c <= 'Z':
+			c += 'a' - 'A'
+		case 'a' <= c && c <= 'z' || '0' <= c && c <= '9':
+		default:
+			space = true
+			continue
+		}
+		if space && b.Len() > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteByte(c)
+		space = false
+	}
+	return true
 }
 
 var (

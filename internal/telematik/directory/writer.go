@@ -291,7 +291,7 @@ func stamp(r *fhir.Resource, version int64, now time.Time) (*fhir.Resource, erro
 		}
 	}
 	meta["versionId"], meta["lastUpdated"] = strconv.FormatInt(version, 10), now.UTC().Format("2006-01-02T15:04:05.000Z07:00")
-	return r.With(map[string]any{"meta": meta})
+	return r.WithMeta(meta)
 }
 
 // removal is a resource to delete and who does it, for the log.
