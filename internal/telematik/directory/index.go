@@ -195,8 +195,9 @@ type term struct{ param, value string }
 
 // rows are the search values of one root.
 type rows struct {
-	terms     map[term]struct{}
-	texts     map[term]struct{} // folded texts as a whole
+	terms     []term // sorted, each once
+	texts     []term // folded texts as a whole, likewise
+	encoded   []byte // the texts as they are stored
 	positions []point
 	active    bool
 	hidden    bool
@@ -211,7 +212,7 @@ type lookup func(reference string) *fhir.Resource
 
 // index computes what a root is found by.
 func index(r *fhir.Resource, find lookup) *rows {
-	out := &rows{terms: make(map[term]struct{}, 128), texts: make(map[term]struct{}, 32), hidden: r.HiddenFromInsured()}
+	out := &rows{terms: make([]term, 0, 160), texts: make([]term, 0, 32), hidden: r.HiddenFromInsured()}
 	root := short[r.Type()]
 	out.take(root+":", "", r, parameters[r.Type()])
 	out.take(root+":", "", r, everywhere)
@@ -222,7 +223,7 @@ func index(r *fhir.Resource, find lookup) *rows {
 		out.sort = fold(strings.Join(r.Strings("name"), " "))
 		for _, a := range r.Strings("address") {
 			if user, ok := fhir.MatrixUser(a); ok {
-				out.terms[term{root + ":" + mxidParameter, user}] = struct{}{}
+				out.terms = append(out.terms, term{root + ":" + mxidParameter, user})
 			}
 		}
 	case fhir.HealthcareService:
@@ -230,7 +231,7 @@ func index(r *fhir.Resource, find lookup) *rows {
 	}
 	for _, l := range links[r.Type()] {
 		for _, ref := range r.References(l.element) {
-			out.terms[term{root + ":" + l.name, ""}] = struct{}{}
+			out.add(root + ":" + l.name)
 			target := find(ref)
 			if target == nil || target.Type() != l.target {
 				continue
@@ -257,7 +258,14 @@ func index(r *fhir.Resource, find lookup) *rows {
 	for _, s := range sentences {
 		out.text(root+":_text", s)
 	}
+	out.terms, out.texts = unique(out.terms), unique(out.texts)
+	out.encoded = encodeTexts(out.texts)
 	return out
+}
+
+func unique(all []term) []term {
+	slices.SortFunc(all, compareTerms)
+	return slices.Compact(all)
 }
 
 // mxidParameter is the index of endpoints by Matrix user id; no search parameter has the name.
@@ -300,10 +308,10 @@ const maxWords = 24
 // text adds a text, word by word.
 func (out *rows) text(param, value string) {
 	folded := fold(value)
-	if _, known := out.texts[term{param, folded}]; known || folded == "" {
+	if folded == "" || slices.Contains(out.texts, term{param, folded}) {
 		return
 	}
-	out.texts[term{param, folded}] = struct{}{}
+	out.texts = append(out.texts, term{param, folded})
 	n := 0
 	for word := range strings.SplitSeq(folded, " ") {
 		out.add(param, cut(word))
@@ -316,9 +324,11 @@ func (out *rows) text(param, value string) {
 // add puts values of a parameter into the index, and that there are any.
 func (out *rows) add(param string, values ...string) {
 	for _, v := range values {
-		out.terms[term{param, v}] = struct{}{}
+		out.terms = append(out.terms, term{param, v})
 	}
-	out.terms[term{param, ""}] = struct{}{}
+	if any := (term{param, ""}); !slices.Contains(out.terms[max(0, len(out.terms)-24):], any) { // mostly just before, if at all
+		out.terms = append(out.terms, any)
+	}
 }
 
 // idParameter is the parameter for a resource's own id.

@@ -3,6 +3,7 @@
 package directory
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/binary"
@@ -73,27 +74,44 @@ func (w *writer) differ(ctx context.Context, i *item, before, after *rows) error
 	if gone {
 		after = &rows{}
 	}
-	doc := int(i.doc)
-	for t := range after.terms {
-		if _, had := before.terms[t]; !had {
-			w.added[t] = append(w.added[t], doc)
-		}
-	}
-	for t := range before.terms {
-		if _, has := after.terms[t]; !has {
-			w.removed[t] = append(w.removed[t], doc)
-		}
-	}
+	w.compare(before.terms, after.terms, int(i.doc))
 	if gone {
 		w.entries = append(w.entries, i.doc, i.nid, w.version, int64(stateDeleted), []byte{}, []byte{})
 		w.texts = append(w.texts, i.doc, []byte{})
 		return nil
 	}
 	w.entries = append(w.entries, i.doc, i.nid, w.version, int64(after.state(i.now.Type())), encodePoints(after.positions), []byte(cut(after.sort)))
-	if !maps.Equal(before.texts, after.texts) {
-		w.texts = append(w.texts, i.doc, encodeTexts(after.texts))
+	if before.encoded == nil || !bytes.Equal(before.encoded, after.encoded) {
+		w.texts = append(w.texts, i.doc, append([]byte{}, after.encoded...))
 	}
 	return nil
+}
+
+// compare notes the terms, both lists being sorted, that an entry gets and loses.
+func (w *writer) compare(before, after []term, doc int) {
+	for len(before) > 0 || len(after) > 0 {
+		switch order := compareHeads(before, after); {
+		case order < 0:
+			w.removed[before[0]] = append(w.removed[before[0]], doc)
+			before = before[1:]
+		case order > 0:
+			w.added[after[0]] = append(w.added[after[0]], doc)
+			after = after[1:]
+		default:
+			before, after = before[1:], after[1:]
+		}
+	}
+}
+
+// compareHeads compares the first terms of two lists; none comes last.
+func compareHeads(x, y []term) int {
+	switch {
+	case len(x) == 0:
+		return 1
+	case len(y) == 0:
+		return -1
+	}
+	return compareTerms(x[0], y[0])
 }
 
 // state packs what a search asks of every candidate.

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"hash/fnv"
-	"maps"
 	"slices"
 	"strings"
 
@@ -60,9 +59,9 @@ var indexFormat = func() int64 {
 const formVersion = "1 "
 
 // encodeTexts writes an entry's texts: parameter's number, text, a null.
-func encodeTexts(all map[term]struct{}) []byte {
+func encodeTexts(all []term) []byte {
 	var out []byte
-	for _, t := range slices.SortedFunc(maps.Keys(all), compareTerms) {
+	for _, t := range all {
 		out = binary.AppendUvarint(out, textNumbers[t.param])
 		out = append(append(out, t.value...), 0)
 	}
