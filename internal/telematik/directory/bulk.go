@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"sync"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/health/fhir"
@@ -37,49 +38,88 @@ func (e *BulkError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e
 // Unwrap gives the cause.
 func (e *BulkError) Unwrap() error { return e.Err }
 
-// importBlock is how many resources are handed on at once.
-const importBlock = perTransaction
+// line is one line of an import and what became of it.
+type line struct {
+	number int
+	text   []byte
+	entry  Entry
+	err    error
+}
 
 // Import stores resources of an NDJSON text, one per line, as a card issuer's bulk delivery: new ones and changed ones alike, whatever version is
-// there. Each is validated; the first that is wrong ends the import with a *[BulkError]. It returns how many were stored.
+// there. Each is validated; the first that is wrong ends the import with a *[BulkError]. It returns how many were stored. While one block is stored the
+// next one is read and checked.
 func (s *Store) Import(ctx context.Context, in io.Reader) (stored int, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	blocks := make(chan []line)
+	var reader sync.WaitGroup
+	defer reader.Wait()
+	defer cancel()
+	reader.Go(func() {
+		defer close(blocks)
+		readBlocks(in, func(block []line) bool {
+			select {
+			case blocks <- block:
+				return true
+			case <-ctx.Done():
+				return false
+			}
+		})
+	})
+	for block := range blocks {
+		entries := make([]Entry, len(block))
+		for i, l := range block {
+			if l.err != nil {
+				return stored, &BulkError{l.number, l.err}
+			}
+			entries[i] = l.entry
+		}
+		if err := s.Put(ctx, entries...); err != nil {
+			return stored, &BulkError{block[len(block)-1].number, err}
+		}
+		stored += len(block)
+	}
+	return stored, ctx.Err()
+}
+
+// readBlocks cuts a text into blocks of as many lines as one transaction stores, and checks them on all processors. What cannot be read is a last line
+// with its error.
+func readBlocks(in io.Reader, take func([]line) bool) {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(make([]byte, 64<<10), fhir.MaxResource)
-	var block []Entry
-	flush := func() error {
-		if err := s.Put(ctx, block...); err != nil {
-			return err
-		}
-		stored, block = stored+len(block), block[:0]
-		return nil
-	}
-	line := 0
+	var block []line
+	n := 0
 	for lines.Scan() {
-		line++
+		n++
 		text := bytes.TrimSpace(lines.Bytes())
 		if len(text) == 0 {
 			continue
 		}
-		r, err := imported(text)
-		if err != nil {
-			return stored, &BulkError{line, err}
-		}
-		if block = append(block, Entry{Resource: r, Owner: ownerOf(r), Quiet: true}); len(block) == importBlock {
-			if err := flush(); err != nil {
-				return stored, &BulkError{line, err}
+		if block = append(block, line{number: n, text: bytes.Clone(text)}); len(block) == perTransaction {
+			checkLines(block)
+			if !take(block) {
+				return
 			}
+			block = nil
 		}
 	}
+	checkLines(block)
 	if err := lines.Err(); err != nil {
-		return stored, &BulkError{line + 1, err}
+		block = append(block, line{number: n + 1, err: err})
 	}
-	if len(block) == 0 {
-		return stored, nil
+	if len(block) > 0 {
+		take(block)
 	}
-	if err := flush(); err != nil {
-		return stored, &BulkError{line, err}
-	}
-	return stored, nil
+}
+
+func checkLines(block []line) {
+	each(len(block), func(i int) {
+		l := &block[i]
+		r, err := imported(l.text)
+		if l.err, l.text = err, nil; err == nil {
+			l.entry = Entry{Resource: r, Owner: ownerOf(r), Quiet: true}
+		}
+	})
 }
 
 // imported reads and checks one line. The version that the resource had where it comes from says nothing here.
@@ -104,7 +144,7 @@ func imported(text []byte) (*fhir.Resource, error) {
 		return r, nil
 	}
 	delete(m, "versionId")
-	return r.With(map[string]any{"meta": m})
+	return r.WithMeta(m)
 }
 
 // exportPage is how many resources one read transaction of an export takes.
