@@ -51,6 +51,7 @@ func (a *api) call(ctx context.Context, method, path string, in, into any) error
 		return err
 	}
 	defer res.Body.Close()
+	a.status = res.StatusCode
 	text, err := io.ReadAll(res.Body)
 	if err != nil {
 		return err

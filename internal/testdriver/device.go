@@ -30,12 +30,13 @@ type device struct {
 	until   time.Time
 	account Account // who it is signed in as, or was last
 
-	client *messenger.Device // nil: signed out
-	name   string            // display name
-	backup bool              // new room keys go to the key backup
-	used   bool              // a test has signed in since the last clean-up
-	owner  string            // the directory's owner token
-	search string            // the directory's search token
+	client *messenger.Device    // nil: signed out
+	name   string               // display name
+	backup bool                 // new room keys go to the key backup
+	used   bool                 // a test has signed in since the last clean-up
+	owner  string               // the directory's owner token
+	search string               // the directory's search token
+	asleep map[id.UserID][]byte // keys of the dehydrated devices that signing out has left
 	files  map[string]*event.EncryptedFileInfo
 	kinds  map[string]string // MIME types of files
 }
@@ -155,6 +156,12 @@ func (v *device) signIn(ctx context.Context, a Account) error {
 	default:
 		return err
 	}
+	if key, ok := v.asleep[client.User()]; ok {
+		if err := client.Rehydrate(ctx, key); err != nil {
+			return err
+		}
+		delete(v.asleep, client.User())
+	}
 	return client.Sync(ctx, 0)
 }
 
@@ -174,6 +181,16 @@ func (v *device) drop() {
 func logout(ctx context.Context, v *device, _ *http.Request) (any, error) {
 	if v.client == nil {
 		return nil, fail(http.StatusBadRequest, "LOGOUT", "nobody is signed in on device %d", v.id)
+	}
+	if v.driver.o.Messages { // whoever writes meanwhile finds a device to write to (A_26574)
+		key, err := v.client.Dehydrate(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if v.asleep == nil {
+			v.asleep = map[id.UserID][]byte{}
+		}
+		v.asleep[v.client.User()] = key
 	}
 	return nil, v.signOut(ctx)
 }
@@ -240,12 +257,16 @@ func (v *device) cleanUp(ctx context.Context) error {
 }
 
 func (v *device) leaveAndForget(ctx context.Context, room id.RoomID) error {
+	var err error
 	if r := v.client.Room(room); !r.Left {
-		if _, err := v.client.Client.LeaveRoom(ctx, room); err != nil {
-			return err
-		}
+		_, err = v.client.Client.LeaveRoom(ctx, room)
 	}
-	_, err := v.client.Client.ForgetRoom(ctx, room)
-	v.client.Forget(room)
+	if err == nil {
+		_, err = v.client.Client.ForgetRoom(ctx, room)
+	}
+	if err == nil || errors.Is(err, mautrix.MNotFound) { // another device of the account has forgotten it, and the server with it
+		v.client.Forget(room)
+		return nil
+	}
 	return err
 }

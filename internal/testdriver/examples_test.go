@@ -15,6 +15,7 @@ import (
 type api struct {
 	name, url, homeserver string
 	tags                  []string
+	status                int // of the last answer
 }
 
 // row is one way to fill the columns of an example table.

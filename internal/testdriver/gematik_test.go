@@ -68,7 +68,7 @@ func (c *country) run(t *testing.T, files []scenarioFile) outcomes {
 	var out bytes.Buffer
 	var features []godog.Feature
 	for _, f := range files {
-		if slices.ContainsFunc(f.scenarios, func(s scenario) bool { return strings.HasPrefix(s.id, *only) && exempt(s.id) == "" }) {
+		if slices.ContainsFunc(f.scenarios, func(s scenario) bool { return strings.HasPrefix(s.id, *only) && known[s.id] == "" }) {
 			features = append(features, godog.Feature{Name: f.name, Contents: f.text})
 		}
 	}
@@ -77,7 +77,7 @@ func (c *country) run(t *testing.T, files []scenarioFile) outcomes {
 			chosen := true
 			sc.Before(func(ctx context.Context, s *godog.Scenario) (context.Context, error) {
 				id, _ := scenarioID(s.Uri, s.Name)
-				chosen = strings.HasPrefix(id, *only) && exempt(id) == ""
+				chosen = strings.HasPrefix(id, *only) && known[id] == ""
 				if !chosen {
 					return ctx, godog.ErrSkip
 				}
@@ -104,18 +104,12 @@ func (c *country) run(t *testing.T, files []scenarioFile) outcomes {
 	return results
 }
 
-// looked are the beginnings of the ids of scenarios whose outcome has been looked at. The list can only grow.
-var looked = []string{"Basis 00", "Basis 03.01", "Basis 05.01.02", "Basis 05.01.03", "Basis 05.01.04", "Basis 05.01.05", "Pro 04", "Pro 05.01.01", "Pro 06X"}
+// earlierKeys is why scenarios with the history visibility "shared" are not run.
+const earlierKeys = `gematik has put it off itself (@WIP, "Zurückgestellt"): the invitee would need the keys of messages from before the invitation (MSC4268)`
 
-// known are those among them that are not run, each with its reason. The list can only shrink.
-var known = map[string]string{}
-
-// exempt says why a scenario is not run; empty: it is, and must pass.
-func exempt(id string) string {
-	if !slices.ContainsFunc(looked, func(beginning string) bool { return strings.HasPrefix(id, beginning) }) {
-		return "its outcome has not been looked at yet"
-	}
-	return known[id]
+// known are the scenarios that are not run, each with its reason. The list can only shrink.
+var known = map[string]string{
+	"Basis 16X.01.11": earlierKeys, "Basis 16X.01.12": earlierKeys, "Basis 16X.05.07": earlierKeys, "Basis 16X.06.07": earlierKeys, "Basis 16X.09.03": earlierKeys,
 }
 
 // report compares the outcome with what is known and with the document.
@@ -153,7 +147,7 @@ func judge(t *testing.T, s scenario, runs []error) string {
 	if !strings.HasPrefix(s.id, *only) {
 		return "other"
 	}
-	if reason := exempt(s.id); reason != "" {
+	if reason := known[s.id]; reason != "" {
 		return "skipped: " + reason
 	}
 	if s.rows == 0 || len(runs) != s.rows {

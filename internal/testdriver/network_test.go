@@ -46,8 +46,11 @@ type country struct {
 func bootCountry(t *testing.T, document string) *country {
 	t.Helper()
 	log := observe.NewLogger(observe.LogOptions{Output: logWriter{t}, Level: slog.LevelError})
-	// The driver's interface signs in with name and password and knows no second factor, which has tests of its own.
-	configure := func(c *config.Config) { c.RateLimits, c.SecondFactor = false, config.SecondFactorOff }
+	// The driver's interface signs in with name and password and knows no second factor, which has tests of its own. The older media paths serve
+	// everybody only where the provider says so (A_26263).
+	configure := func(c *config.Config) {
+		c.RateLimits, c.SecondFactor, c.Media.LegacyEnabled = false, config.SecondFactorOff, true
+	}
 	n, err := demo.Start(t.Context(), demo.Options{Folder: t.TempDir(), Entries: 20, Log: log, Configure: configure})
 	if err != nil {
 		t.Fatal(err)
@@ -58,6 +61,9 @@ func bootCountry(t *testing.T, document string) *country {
 		}
 	})
 	c := &country{Network: n}
+	for _, server := range []id.Server{praxis, klinik, kasse} {
+		c.support(t, server)
+	}
 	pro := testdriver.Capabilities{Messages: true, Pro: true, VersionThree: true}
 	practitioner, reference := pro, pro
 	practitioner.Practitioner, reference.Reference = true, true
@@ -118,6 +124,20 @@ func (c *country) cast(server id.Server) []testdriver.Account {
 		}
 	}
 	return all
+}
+
+// support enters whom people may turn to at a server (A_26265).
+func (c *country) support(t *testing.T, server id.Server) {
+	t.Helper()
+	s := c.Providers[c.organisation(server).Provider].Server
+	tenant, err := s.Tenants().ByName(t.Context(), server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	contact := account.Support{Contacts: []account.Contact{{Email: "verwaltung@" + string(server), Role: "m.role.admin"}}}
+	if err := s.Accounts().SetSupport(t.Context(), tenant.ID, contact); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // people makes more accounts, without cards.

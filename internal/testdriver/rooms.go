@@ -215,6 +215,10 @@ func updateRoom(ctx context.Context, v *device, r *http.Request) (any, error) {
 	if err := body(r, &wanted); err != nil {
 		return nil, err
 	}
+	if v.driver.o.Insurance && (wanted.Access == public || wanted.JoinRule == public || wanted.JoinRule == string(event.JoinRuleKnock)) {
+		// The client has no such function (A_26015-02).
+		return nil, fail(http.StatusForbidden, "M_FORBIDDEN", "rooms of insured people stay closed")
+	}
 	roomID := inRoom(r)
 	is, err := v.describeRoom(ctx, roomID)
 	if err != nil {

@@ -67,7 +67,10 @@ func (p *play) accept(ctx context.Context, name, from, roomID string) error {
 	if err != nil {
 		return err
 	}
-	return p.actors[name].do(ctx, http.MethodPost, "/rooms/"+found+"/join", nil, nil)
+	if err := p.actors[name].do(ctx, http.MethodPost, "/rooms/"+found+"/join", nil, nil); err != nil {
+		return err
+	}
+	return p.seen(ctx, found, p.actors[name].account.User, "join")
 }
 
 func (p *play) decline(ctx context.Context, name, from, roomID string) error {
@@ -79,7 +82,27 @@ func (p *play) decline(ctx context.Context, name, from, roomID string) error {
 }
 
 func (p *play) invite(ctx context.Context, name, user, roomID string) error {
-	return p.actors[name].do(ctx, http.MethodPost, "/rooms/"+roomID+"/invite", []person{{User: user}}, nil)
+	if err := p.actors[name].do(ctx, http.MethodPost, "/rooms/"+roomID+"/invite", []person{{User: user}}, nil); err != nil {
+		return err
+	}
+	return p.seen(ctx, roomID, user, "invite", "join")
+}
+
+// seen waits until the people in a room see somebody's membership: the scenarios are written for people, who look before they write on.
+func (p *play) seen(ctx context.Context, roomID, user string, memberships ...string) error {
+	for _, a := range p.order {
+		r, err := a.room(ctx, roomID)
+		if err != nil || r.membership(a.account.User) != "join" {
+			continue // signed out, or not in the room
+		}
+		if err := eventually(ctx, "the membership of "+user+" at "+a.account.User, func() (bool, error) {
+			r, err := a.room(ctx, roomID)
+			return slices.Contains(memberships, r.membership(user)), err
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // create makes a room and remembers it under the scenario's name.

@@ -181,6 +181,12 @@ func (p *play) try(err error) error {
 	return err
 }
 
+// noted keeps the status of an answer for a step that asks for it.
+func (p *play) noted(name string, err error) error {
+	p.status = p.actors[name].status
+	return err
+}
+
 func (p *play) permissions() map[string]any {
 	const listed = `(Block|Allow)liste`
 	return map[string]any{
@@ -211,10 +217,10 @@ func (p *play) permissions() map[string]any {
 			return p.try(p.list(ctx, writing[what], name, list, p.serverOf(of)))
 		},
 		`"([A-Z])" hinterlegt die Gruppe "Versicherte" in der ` + listed: func(ctx context.Context, name, list string) error {
-			return p.list(ctx, http.MethodPost, name, list, insured)
+			return p.noted(name, p.list(ctx, http.MethodPost, name, list, insured))
 		},
 		`"([A-Z])" entfernt die Gruppe "Versicherte" aus der ` + listed: func(ctx context.Context, name, list string) error {
-			return p.list(ctx, http.MethodDelete, name, list, insured)
+			return p.noted(name, p.list(ctx, http.MethodDelete, name, list, insured))
 		},
 		`"([A-Z])" prüft, dass die Gruppe "Versicherte" in der ` + listed + `( nicht)? gesetzt ist`: func(ctx context.Context, name, list, not string) error {
 			return p.inList(ctx, name, list, not == "", insured)

@@ -116,6 +116,10 @@ func (s *Service) backwardOrder(ctx context.Context, t tenant.ID, r *Room, order
 
 // storeHistory stores one event of the room's past.
 func (s *Service) storeHistory(ctx context.Context, t *tenant.Tenant, server id.Server, r *Room, e *event.Event, topological int64) error {
+	e, err := s.whole(ctx, t.ID, r, e)
+	if err != nil {
+		return err
+	}
 	rejected, err := s.checkAuthEvents(ctx, t, server, r, e)
 	if err != nil {
 		return err

@@ -56,3 +56,15 @@ func TestUpgradeByAModerator(t *testing.T) {
 		ben.Do("PUT", Room(replacement)+"/state/m.room.history_visibility", M{"history_visibility": "joined"}).Fails(403, "M_FORBIDDEN")
 	})
 }
+
+// TestListNeedsToken: everybody may read the list of public rooms (client-server API), but only who has signed in may search it.
+func TestListNeedsToken(t *testing.T) {
+	Each(t, func(t *testing.T, g *Rig) {
+		anna := g.Person("anna")
+		stranger := *anna.User
+		stranger.Token = ""
+		anna.Do("POST", V3+"/publicRooms", M{"limit": 1}).OK(nil)
+		stranger.Do("POST", V3+"/publicRooms", M{"limit": 1}).Fails(401, "M_MISSING_TOKEN")
+		stranger.Do("GET", V3+"/publicRooms", nil).OK(nil)
+	})
+}

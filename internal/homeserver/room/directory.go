@@ -379,6 +379,10 @@ func (q PublicQuery) matches(p PublicRoom) bool {
 func (s *Service) handlePublicRooms(ctx context.Context, r *httpapi.Request) (any, error) {
 	var q PublicQuery
 	if r.HTTP.Method == "POST" {
+		// Not the edge but the handler asks for the token, after the policy: a tenant without a list says so to everybody (A_28587).
+		if r.Session == nil {
+			return nil, mxerror.MissingToken
+		}
 		if err := r.DecodeOptional(&q); err != nil {
 			return nil, err
 		}

@@ -38,10 +38,9 @@ func (s *Service) Join(ctx context.Context, t *tenant.Tenant, user id.User, room
 	if err != nil && !errors.Is(err, mxerror.NotFound) {
 		return err
 	}
-	in := false
+	in, m := false, Member{}
 	if r != nil {
-		m, err := s.Membership(ctx, t.ID, r.NID, user)
-		if err != nil {
+		if m, err = s.Membership(ctx, t.ID, r.NID, user); err != nil {
 			return err
 		}
 		if in, err = s.ServerInRoom(ctx, t.ID, r.NID, t.Name); err != nil {
@@ -55,25 +54,40 @@ func (s *Service) Join(ctx context.Context, t *tenant.Tenant, user id.User, room
 		via = withRoomServer(via, room)
 	}
 	if in {
-		err := s.joinHere(ctx, t, r, user, reason)
-		if err == nil {
-			s.entered(ctx, t, user, room)
-			return nil
-		}
-		if !errors.Is(err, mxerror.UnableToAuthoriseJoin) {
+		early, err := s.aheadOfRoom(ctx, t.ID, m)
+		if err != nil {
 			return err
 		}
-		servers, serr := s.JoinedServers(ctx, t.ID, r.NID) // somebody else may vouch for the user
-		if serr != nil {
-			return serr
+		err = s.joinHere(ctx, t, r, user, reason)
+		switch {
+		case err == nil:
+			s.entered(ctx, t, user, room)
+			return nil
+		case errors.Is(err, mxerror.UnableToAuthoriseJoin):
+			servers, serr := s.JoinedServers(ctx, t.ID, r.NID) // somebody else may vouch for the user
+			if serr != nil {
+				return serr
+			}
+			via = append(via, servers...)
+		case !early || !errors.Is(err, mxerror.Forbidden):
+			return err
 		}
-		via = append(via, servers...)
 	}
 	if err := s.joinElsewhere(ctx, t, r, user, room, via, reason, in); err != nil {
 		return err
 	}
 	s.entered(ctx, t, user, room)
 	return nil
+}
+
+// aheadOfRoom says whether an invitation has reached the user but not the room as it is here: the inviter's server hands it over on its own, before it
+// sends the event to the room's servers. Until then only that server can let the user in.
+func (s *Service) aheadOfRoom(ctx context.Context, t tenant.ID, m Member) (bool, error) {
+	if m.Membership != "invite" {
+		return false, nil
+	}
+	found, err := s.Events(ctx, t, []id.Event{m.Event})
+	return found[m.Event] == nil, err
 }
 
 // joinServers completes the servers to try by the inviter's and the room's.
@@ -286,7 +300,7 @@ func (s *Service) joinThrough(ctx context.Context, t *tenant.Tenant, r *Room, us
 	if joined.Event == nil || joined.Event.ID() != e.ID() {
 		joined.Event = e
 	}
-	if in { // a restricted join that another server vouched for; the room is here already
+	if in { // another server vouched for it or knew the invitation; the room is here already
 		return s.Accept(ctx, t, server, joined.Event)
 	}
 	return s.enter(ctx, t, r, tmpl.Version, room, joined)

@@ -14,6 +14,7 @@ import (
 	"github.com/konsil-health/konsil/internal/matrix/event"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
+	"github.com/konsil-health/konsil/internal/matrix/roomversion"
 )
 
 // storeOutliers stores events outside of the room's graph (state and auth chains), each authorised by its own auth events; those that are not
@@ -212,4 +213,20 @@ func (s *Service) fetchState(ctx context.Context, t *tenant.Tenant, origin id.Se
 		return nil, mxerror.NotFound.With("The state before %s could not be had.", e.ID())
 	}
 	return st, nil
+}
+
+// whole returns the event as it is stored where that is more than what came. A server gives the state to whoever joins as it is, but of the history
+// that nobody there might read only what redaction keeps: the room's name would be lost with it. In room versions 1 and 2 an id vouches for nothing.
+func (s *Service) whole(ctx context.Context, t tenant.ID, r *Room, e *event.Event) (*event.Event, error) {
+	if e.Version().EventIDs == roomversion.EventIDInEvent || !e.IsRedactedForm() || e.CheckHash() {
+		return e, nil
+	}
+	found, err := s.Events(ctx, t, []id.Event{e.ID()})
+	if err != nil {
+		return nil, err
+	}
+	if stored := found[e.ID()]; stored != nil && stored.RoomNID == r.NID && stored.RedactedBy == "" && stored.CheckHash() {
+		return stored.Event, nil
+	}
+	return e, nil
 }

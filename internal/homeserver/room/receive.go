@@ -278,6 +278,10 @@ func inOrder(set map[id.Event]*event.Event) []*event.Event {
 
 // take appends one PDU whose prev events have been fetched as far as they could be.
 func (s *Service) take(ctx context.Context, t *tenant.Tenant, origin id.Server, r *Room, e *event.Event) error {
+	e, err := s.whole(ctx, t.ID, r, e)
+	if err != nil {
+		return err
+	}
 	rejected, err := s.checkAuthEvents(ctx, t, origin, r, e)
 	if err != nil {
 		return err

@@ -49,7 +49,7 @@ func (s *Service) Routes() []httpapi.Route {
 		{Method: get, Path: v3 + "/directory/list/room/{roomId}", Access: httpapi.OptionalUser, Rate: read, Handle: s.handleGetVisibility},
 		{Method: put, Path: v3 + "/directory/list/room/{roomId}", Access: user, Rate: write, Handle: s.handlePutVisibility},
 		{Method: get, Path: v3 + "/publicRooms", Access: httpapi.OptionalUser, Rate: read, Handle: s.handlePublicRooms},
-		{Method: post, Path: v3 + "/publicRooms", Access: user, Rate: read, Handle: s.handlePublicRooms},
+		{Method: post, Path: v3 + "/publicRooms", Access: httpapi.OptionalUser, Rate: read, Handle: s.handlePublicRooms}, // asks for the token itself: see there
 	}
 	for _, r := range routes {
 		if rest, ok := strings.CutPrefix(r.Path, v3); ok {

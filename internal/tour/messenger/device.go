@@ -202,8 +202,12 @@ func (d *Device) InviteState(room id.RoomID) []*event.Event { return d.invited[r
 // Rooms returns the rooms that the device has heard of as a member, present or past, in no order.
 func (d *Device) Rooms() []*Room { return slices.Collect(maps.Values(d.rooms)) }
 
-// Forget drops what the device remembers of a room.
-func (d *Device) Forget(room id.RoomID) { delete(d.rooms, room) }
+// Forget drops what the device remembers of a room, an invitation too: of a room that was forgotten, the server says no more.
+func (d *Device) Forget(room id.RoomID) {
+	delete(d.rooms, room)
+	delete(d.invitations, room)
+	delete(d.invited, room)
+}
 
 // Invitations returns who has invited this person to which room, as far as synced.
 func (d *Device) Invitations() map[id.RoomID]id.UserID { return d.invitations }
