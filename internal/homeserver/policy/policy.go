@@ -4,7 +4,9 @@ package policy
 
 import (
 	"context"
+	"slices"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
@@ -67,6 +69,20 @@ type CreateRoom struct {
 	IsDirect        bool                      `json:"is_direct"`
 	PowerLevels     jsontext.Value            `json:"power_level_content_override"`
 	Invite3PID      []jsontext.Value          `json:"invite_3pid"`
+}
+
+// Invitees are all whom a new room invites: those of invite, and those whom initial_state makes invited, which is an invitation all the same.
+func (r *CreateRoom) Invitees() []id.User {
+	all := slices.Clip(r.Invite)
+	for _, e := range r.InitialState {
+		var member struct {
+			Membership string `json:"membership"`
+		}
+		if e.Type == "m.room.member" && (json.Unmarshal(e.Content, &member) != nil || member.Membership == "invite") {
+			all = append(all, id.User(e.StateKey))
+		}
+	}
+	return all
 }
 
 // StateEvent is an entry of initial_state.

@@ -45,7 +45,7 @@ func (s *Service) Create(ctx context.Context, t *tenant.Tenant, creator id.User,
 	if err := s.checkCreate(&req); err != nil {
 		return "", err
 	}
-	for _, u := range req.Invite {
+	for _, u := range req.Invitees() {
 		if err := s.mayInvite(ctx, t, policy.Invite{Inviter: creator, Invitee: u, RoomVersion: v.ID, Direct: req.IsDirect}); err != nil {
 			return "", err
 		}
@@ -153,7 +153,7 @@ func (s *Service) checkCreate(req *policy.CreateRoom) error {
 	if len(req.InitialState) > maxInitialState {
 		return mxerror.InvalidParam.With("At most %d initial state events are taken.", maxInitialState)
 	}
-	for _, u := range req.Invite {
+	for _, u := range req.Invitees() {
 		if _, err := id.ParseUser(string(u)); err != nil {
 			return mxerror.InvalidParam.With("%q is not a Matrix user id.", u)
 		}

@@ -161,7 +161,7 @@ const roomTypeV2 = `"de.gematik.tim.roomtype.default.v2"`
 
 // CreateRoom holds new rooms to the rules and rewrites what the requirements set silently.
 func (r *Rules) CreateRoom(_ context.Context, t *tenant.Tenant, _ id.User, req *policy.CreateRoom) error {
-	if len(req.Invite) > 1 {
+	if len(req.Invitees()) > 1 {
 		return ruleOneInvitee.refuse()
 	}
 	if req.RoomVersion != "" && !slices.Contains(versions, req.RoomVersion) {

@@ -263,6 +263,9 @@ func TestAbout(t *testing.T) {
 			t.Errorf("%v is %v, want %v", c.path, got, c.want)
 		}
 	}
+	if status, answer := s.anna.Try("GET", "/_matrix/media/v3/thumbnail/fremd.test/abc?width=1&height=1", nil); status != 403 {
+		t.Errorf("an older path of a stranger's media: %d %v", status, answer)
+	}
 	s.anna.Do("POST", v3+"/logout", map[string]any{})
 	if status, answer := s.anna.Try("POST", v3+"/rooms/!r:praxis.test/invite", map[string]any{"user_id": "@clara:praxis.test"}); status != 401 || answer["errcode"] != "M_UNKNOWN_TOKEN" {
 		t.Errorf("after the sign-out: %d %v", status, answer)

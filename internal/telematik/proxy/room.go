@@ -38,16 +38,10 @@ func (p *Proxy) createRoom(ctx context.Context, q *request) (any, error) {
 		return nil, p.o.Rules.InviteByAddress()
 	}
 	given := len(wish.InitialState)
-	for _, e := range wish.InitialState { // an invitation all the same
-		var m membership
-		if e.Type == "m.room.member" && (json.Unmarshal(e.Content, &m) != nil || m.Membership == "invite") {
-			wish.Invite = append(wish.Invite, id.User(e.StateKey))
-		}
-	}
 	if err := p.o.Rules.CreateRoom(ctx, q.tenant, s.User, &wish); err != nil {
 		return nil, err
 	}
-	for _, invitee := range wish.Invite {
+	for _, invitee := range wish.Invitees() {
 		if err := p.mayInvite(ctx, q, policy.Invite{Inviter: s.User, Invitee: invitee, Direct: wish.IsDirect}); err != nil {
 			return nil, err
 		}

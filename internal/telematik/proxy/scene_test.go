@@ -57,6 +57,8 @@ type scene struct {
 	stranger        *konsiltest.Cell
 	// later is what the proxies' clock is ahead of the homeservers'.
 	later atomic.Int64
+	// own says that there is no proxy: Konsil itself holds the rules.
+	own bool
 
 	anna, clara, ben, max, nora, eve *konsiltest.Session
 }
@@ -82,10 +84,7 @@ func newScene(t *testing.T, together bool) *scene {
 	if err != nil {
 		t.Fatal(err)
 	}
-	groups := [][]*tenant.Tenant{serversBehind[0:1], serversBehind[1:2], serversBehind[2:3]}
-	if together {
-		groups = [][]*tenant.Tenant{serversBehind}
-	}
+	groups := groupsOf(together)
 	front := make([]*httptest.Server, len(groups)) // the federation's side, known to all before anything runs
 	resolve := map[string]config.Resolve{}
 	var specs []konsiltest.Spec
@@ -149,13 +148,8 @@ func newProxy(t testing.TB, members permission.Members, cell *konsiltest.Cell, g
 // people make their accounts behind the proxy, as a provider's administration does, and sign in through it.
 func (s *scene) people() {
 	s.Helper()
-	in := func(user string) *konsiltest.Session {
-		_, server, _ := strings.Cut(user, ":")
-		made := s.behind[id.Server(server)].SignIn(s, user)
-		return s.through[id.Server(server)].Login(s, user, made.Password)
-	}
-	s.anna, s.clara, s.ben = in("@anna:praxis.test"), in("@clara:praxis.test"), in("@ben:klinik.test")
-	s.max, s.nora = in("@max:kasse.test"), in("@nora:kasse.test")
+	s.anna, s.clara, s.ben = s.account("@anna:praxis.test"), s.account("@clara:praxis.test"), s.account("@ben:klinik.test")
+	s.max, s.nora = s.account("@max:kasse.test"), s.account("@nora:kasse.test")
 	s.eve = s.stranger.SignIn(s, "@eve:fremd.test")
 }
 
