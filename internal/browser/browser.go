@@ -194,6 +194,15 @@ func (p *Page) Choice(label string) string {
 	return attribute(find(found, "input", func(*html.Node) bool { return true }), "value")
 }
 
+// Option is the value of the option whose text holds a text; empty for none.
+func (p *Page) Option(label string) string {
+	found := find(p.root, "option", func(n *html.Node) bool { return strings.Contains(text(n), label) })
+	if found == nil {
+		return ""
+	}
+	return attribute(found, "value")
+}
+
 // Press presses the button that has a value, or begins with a text, after filling in the fields (name, value, …) of its form.
 func (p *Page) Press(ctx context.Context, what string, fields ...string) (*Page, error) {
 	button := p.button(what)
@@ -212,7 +221,8 @@ func (p *Page) Press(ctx context.Context, what string, fields ...string) (*Page,
 		values.Set(name, attribute(button, "value"))
 	}
 	for i := 0; i+1 < len(fields); i += 2 {
-		if find(form, "input", func(n *html.Node) bool { return attribute(n, "name") == fields[i] }) == nil {
+		named := func(n *html.Node) bool { return attribute(n, "name") == fields[i] }
+		if find(form, "input", named) == nil && find(form, "select", named) == nil {
 			return nil, fmt.Errorf("browser: no field %q beside %q on %s", fields[i], what, p.URL.Path)
 		}
 		values.Set(fields[i], fields[i+1])
@@ -229,6 +239,9 @@ func filled(form *html.Node) url.Values {
 	values := url.Values{}
 	for n := range form.Descendants() {
 		name := attribute(n, "name")
+		if n.Type == html.ElementNode && n.Data == "select" && name != "" {
+			values.Set(name, chosen(n))
+		}
 		if n.Type != html.ElementNode || n.Data != "input" || name == "" {
 			continue
 		}
@@ -238,4 +251,16 @@ func filled(form *html.Node) url.Values {
 		values.Set(name, attribute(n, "value"))
 	}
 	return values
+}
+
+// chosen is the value of a select's option that is chosen on arrival: the one that says so, else the first.
+func chosen(list *html.Node) string {
+	option := find(list, "option", func(n *html.Node) bool { return has(n, "selected") })
+	if option == nil {
+		option = find(list, "option", func(*html.Node) bool { return true })
+	}
+	if option == nil {
+		return ""
+	}
+	return attribute(option, "value")
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/konsil-health/konsil/internal/admin/console"
 	"github.com/konsil-health/konsil/internal/foundation/config"
 	"github.com/konsil-health/konsil/internal/homeserver/oauth"
 	"github.com/konsil-health/konsil/internal/matrix/id"
@@ -90,7 +91,7 @@ central:
 	}
 	text = append(text, "  parties:\n"...)
 	for _, p := range Providers {
-		text = fmt.Appendf(text, "    - {client_id: %q, redirect_uris: [%q]}\n", partyID(p), n.URL+oauth.CardCallbackPath)
+		text = fmt.Appendf(text, "    - {client_id: %q, redirect_uris: [%q, %q]}\n", partyID(p), n.URL+oauth.CardCallbackPath, n.URL+console.CardPath)
 	}
 	text = append(text, "federation:\n  resolve:\n"...)
 	for _, o := range append(Cast[:len(Cast):len(Cast)], Newcomer) {

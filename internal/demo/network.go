@@ -138,9 +138,14 @@ func (n *Network) start(ctx context.Context) error {
 	if err := n.step("people and their addresses", func() error { return n.fillPeople(ctx) }); err != nil {
 		return err
 	}
-	n.handler.set(&server.Front{Cells: []*server.Server{n.Providers[0].Server, n.Providers[1].Server}, Home: n.page()})
+	n.open()
 	n.running.set()
 	return nil
+}
+
+// open lets clients in. Institutions register at the newcomer's provider.
+func (n *Network) open() {
+	n.handler.set(&server.Front{Cells: []*server.Server{n.Providers[0].Server, n.Providers[1].Server}, Registrar: n.Providers[Newcomer.Provider].Server, Home: n.page()})
 }
 
 // step runs one step of the start and says how long it took.
@@ -240,8 +245,7 @@ func (p *Provider) Restart(ctx context.Context) error {
 	if err := p.start(ctx, nil); err != nil {
 		return err
 	}
-	n := p.network
-	n.handler.set(&server.Front{Cells: []*server.Server{n.Providers[0].Server, n.Providers[1].Server}, Home: n.page()})
+	p.network.open()
 	return nil
 }
 
@@ -278,12 +282,13 @@ telematik:
   provider_token: %q
   directory: %q
   cards: %q
+  card_service: %q
   idp: {issuer: "%s/idp", client_id: %q, agent: %q}
 presence: false
 logging: {access: false}
 tenants:
 `, p.folder, n.o.Databases[p.index], n.URL, p.federation, certFile, keyFile, n.Central.listURL(), n.Central.listRoots()[0], n.Central.listRoots()[1], n.Central.URL, n.Central.URL,
-		p.Name, providerToken(p.Name), n.Central.URL, n.Central.cards(), n.Central.URL, partyID(p.Name), n.Agent)
+		p.Name, providerToken(p.Name), n.Central.URL, n.Central.cards(), n.Agent, n.Central.URL, partyID(p.Name), n.Agent)
 	for _, o := range Cast {
 		if o.Provider == p.index {
 			text = fmt.Appendf(text, "  - {name: %q, display_name: %q, telematik_id: %q, insurance: %v}\n", o.Server, o.Name, o.TelematikID, o.Insurance)

@@ -27,6 +27,7 @@ type words struct {
 	Copy, Copied, Institution, Person, Function, SignIn, Card   string
 	Directory, Members, Written, Running                        string
 	ConnectText, TryText, NoWeb                                 string
+	Register, RegisterText, RegisterHere                        string
 	Proof, ByCard, PIN, SignInHere                              string
 }
 
@@ -38,9 +39,11 @@ var german = words{
 	Copy: "Kopieren", Copied: "Kopiert", Institution: "Institution", Person: "Person", Function: "Aufgabe", SignIn: "Anmeldung als", Card: "Kartennummer",
 	Directory: "Einträge im Verzeichnis", Members: "Mitglieder der Föderation", Written: "Änderungen seit dem Start", Running: "läuft seit",
 	ConnectText: "Jeder Matrix-Client geht. Tragen Sie die Serveradresse ein; zum Anmelden öffnet er den Browser. Dort geben Sie den vollen Namen aus der Liste ein und wählen die Karte – der Kartendienst fragt nach der PIN – oder Passwort und Code.",
-	TryText:     "Melden Sie sich als Anna Weber an und laden Sie Ben Hoffmann aus dem Klinikum ein: Die Nachrichten gehen Ende-zu-Ende-verschlüsselt von einem Anbieter zum anderen.",
-	NoWeb:       "Der eigene Web-Messenger kommt später; diese Seite ist bewusst schlicht.",
-	Proof:       "Zweiter Nachweis", ByCard: "Karte", PIN: "PIN aller Karten", SignInHere: "Im Browser anmelden",
+	Register:    "Eine Praxis anmelden", RegisterHere: "Zur Anmeldung einer Institution",
+	RegisterText: "Die Praxis am See hat ihre Institutionskarte, aber noch keinen Messenger. Öffnen Sie die Anmeldung, wählen Sie am Kartendienst ihre Karte, richten Sie eine Authenticator-App ein und nehmen Sie den Namen praxis-am-see. Danach legen Sie Personen an und tragen sie ins Verzeichnis ein: Sie sind sofort zu finden und anzuschreiben.",
+	TryText:      "Melden Sie sich als Anna Weber an und laden Sie Ben Hoffmann aus dem Klinikum ein: Die Nachrichten gehen Ende-zu-Ende-verschlüsselt von einem Anbieter zum anderen.",
+	NoWeb:        "Der eigene Web-Messenger kommt später; diese Seite ist bewusst schlicht.",
+	Proof:        "Zweiter Nachweis", ByCard: "Karte", PIN: "PIN aller Karten", SignInHere: "Im Browser anmelden",
 }
 
 var english = words{
@@ -51,9 +54,11 @@ var english = words{
 	Copy: "Copy", Copied: "Copied", Institution: "Institution", Person: "Person", Function: "Role", SignIn: "Sign in as", Card: "Card number",
 	Directory: "directory entries", Members: "members of the federation", Written: "changes since the start", Running: "running for",
 	ConnectText: "Any Matrix client will do. Enter the server address; it opens the browser to sign in. Enter the full name from the list there and choose the card – the card service asks for the PIN – or password and code.",
-	TryText:     "Sign in as Anna Weber and invite Ben Hoffmann of the hospital: the messages go end-to-end encrypted from one provider to the other.",
-	NoWeb:       "Our own web messenger comes later; this page is plain on purpose.",
-	Proof:       "Second proof", ByCard: "Card", PIN: "PIN of every card", SignInHere: "Sign in in the browser",
+	Register:    "Register a practice", RegisterHere: "Register an institution",
+	RegisterText: "The Praxis am See has its institution card, but no messenger yet. Open the registration, choose its card at the card service, set up an authenticator app and take the name praxis-am-see. Then add people and enter them in the directory: they can be found and written to at once.",
+	TryText:      "Sign in as Anna Weber and invite Ben Hoffmann of the hospital: the messages go end-to-end encrypted from one provider to the other.",
+	NoWeb:        "Our own web messenger comes later; this page is plain on purpose.",
+	Proof:        "Second proof", ByCard: "Card", PIN: "PIN of every card", SignInHere: "Sign in in the browser",
 }
 
 // language chooses by ?lang= and else by the browser's first language.

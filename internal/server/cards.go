@@ -24,25 +24,32 @@ import (
 
 // cardSignIn makes the homeserver a relying party of the cards' identity provider; nil where the configuration names none.
 func (n *node) cardSignIn(ctx context.Context, c *config.Config, log *slog.Logger) (*oauth.CardConfig, error) {
-	k := c.Telematik.IDP
-	if k.Issuer == "" {
+	if c.Telematik.IDP.Issuer == "" {
 		return nil, nil
 	}
+	party, err := n.cardParty(ctx, c, oauth.CardCallbackPath, log)
+	if err != nil {
+		return nil, err
+	}
+	out := &oauth.CardConfig{Cards: cards{party}, Agent: strings.TrimRight(c.Telematik.IDP.Agent, "/")}
+	if c.Telematik.Directory != "" {
+		out.Directory = cardDirectory{&directory.OwnerClient{URL: strings.TrimRight(c.Telematik.Directory, "/"), HTTP: party.Client}}
+	}
+	return out, nil
+}
+
+// cardParty is a relying party of the configured identity provider, to which browsers come back at a path of this node's public address.
+func (n *node) cardParty(ctx context.Context, c *config.Config, path string, log *slog.Logger) (*idp.Party, error) {
 	pool, err := roots(c.CA)
 	if err != nil {
 		return nil, err
 	}
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}}
-	issuer, callback := strings.TrimRight(k.Issuer, "/"), strings.TrimRight(c.PublicURL, "/")+oauth.CardCallbackPath
-	party := &idp.Party{Discovery: issuer + "/.well-known/openid-configuration", Issuer: issuer, ClientID: k.ClientID, RedirectURI: callback, Client: client}
-	if party.Trust, party.Revoked, err = n.providerTrust(ctx, c, client, log); err != nil {
-		return nil, err
-	}
-	out := &oauth.CardConfig{Cards: cards{party}, Agent: strings.TrimRight(k.Agent, "/")}
-	if c.Telematik.Directory != "" {
-		out.Directory = cardDirectory{&directory.OwnerClient{URL: strings.TrimRight(c.Telematik.Directory, "/"), HTTP: client}}
-	}
-	return out, nil
+	issuer := strings.TrimRight(c.Telematik.IDP.Issuer, "/")
+	party := &idp.Party{Discovery: issuer + "/.well-known/openid-configuration", Issuer: issuer, ClientID: c.Telematik.IDP.ClientID,
+		RedirectURI: strings.TrimRight(c.PublicURL, "/") + path, Client: client}
+	party.Trust, party.Revoked, err = n.providerTrust(ctx, c, client, log)
+	return party, err
 }
 
 // providerTrust is what the identity provider's own certificate is checked against: the configured roots, otherwise the test PKI.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/konsil-health/konsil/internal/admin/console"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/oauth"
@@ -21,6 +22,8 @@ import (
 type Front struct {
 	// Cells are the nodes behind the address, one per cell.
 	Cells []*Server
+	// Registrar is the cell at which institutions register on hosts that are no tenant's, and administer what they have there; nil: none.
+	Registrar *Server
 	// Home answers what is not Matrix on hosts that are no tenant's: the demo's page.
 	Home http.Handler
 }
@@ -36,6 +39,10 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		cell.Handler().ServeHTTP(w, r)
+		return
+	}
+	if f.Registrar != nil && (r.URL.Path == console.Prefix || strings.HasPrefix(r.URL.Path, console.Prefix+"/")) {
+		f.Registrar.Handler().ServeHTTP(w, r)
 		return
 	}
 	if f.Home != nil && !matrixPath(r.URL.Path) {

@@ -94,10 +94,15 @@ func (n *node) registration(ctx context.Context, c *config.Config, ring *keyring
 	})
 	n.background(ctx, service.Watch)
 	routes := issuing.Routes(idpPath)
+	party := &idp.Party{Discovery: c.PublicURL + idpPath + "/.well-known/openid-configuration", Issuer: c.PublicURL + idpPath, ClientID: clientID,
+		RedirectURI: c.PublicURL + console.CardPath, Trust: trusted, Client: &http.Client{Transport: inside{routes}}}
+	if c.Telematik.IDP.Issuer != "" { // institutions prove themselves where people do
+		if party, err = n.cardParty(ctx, c, console.CardPath, log); err != nil {
+			return nil, err
+		}
+	}
 	pages := console.New(console.Options{DB: n.db, Keyring: ring, Tenants: n.tenants, Accounts: n.accounts, Rooms: n.rooms, Registration: service,
-		Party: &idp.Party{Discovery: c.PublicURL + idpPath + "/.well-known/openid-configuration", Issuer: c.PublicURL + idpPath, ClientID: clientID,
-			RedirectURI: c.PublicURL + console.CardPath, Trust: trusted, Client: &http.Client{Transport: inside{routes}}},
-		Agent: c.Telematik.CardService, URL: c.PublicURL, Directory: c.Telematik.Directory, HTTP: client, Limiter: limits,
+		Party: party, Agent: c.Telematik.CardService, URL: c.PublicURL, Directory: c.Telematik.Directory, HTTP: client, Limiter: limits,
 		Address: func(r *http.Request) string { return n.router.Address(r).String() }, Log: log}).Handler()
 	mux := http.NewServeMux()
 	mux.Handle(registrationPath+"/", service.Handler(registrationPath))
