@@ -4,6 +4,7 @@ package directory
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/binary"
@@ -147,8 +148,8 @@ func (w *writer) flush(ctx context.Context) error {
 		rows    []any
 		tail    string
 	}{
-		{"INSERT INTO directory_resource (nid, type, id, version, updated, owner, doc, json) VALUES ", 8, w.resources, ""},
-		{"INSERT INTO directory_link (target, element, nid) VALUES ", 3, w.links, ""},
+		{"INSERT INTO directory_resource (nid, type, id, version, updated, owner, doc, json) VALUES ", 8, w.resourceRows(), ""},
+		{"INSERT INTO directory_link (target, element, nid) VALUES ", 3, w.linkRows(), ""},
 		{"INSERT INTO directory_entry (doc, nid, version, state, positions, sort) VALUES ", 6, w.entries,
 			" ON CONFLICT (doc) DO UPDATE SET version = excluded.version, state = excluded.state, positions = excluded.positions, sort = excluded.sort"},
 		{"INSERT INTO directory_text (doc, texts) VALUES ", 2, w.texts, " ON CONFLICT (doc) DO UPDATE SET texts = excluded.texts"},
@@ -160,6 +161,30 @@ func (w *writer) flush(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// resourceRows gives new resources in the order of their index, which writes each of its pages once: ids are at random.
+func (w *writer) resourceRows() []any {
+	slices.SortFunc(w.resources, func(x, y resourceRow) int {
+		return cmp.Or(strings.Compare(x.kind, y.kind), strings.Compare(x.id, y.id))
+	})
+	all := make([]any, 0, 8*len(w.resources))
+	for _, r := range w.resources {
+		all = append(all, r.nid, r.kind, r.id, r.version, w.now.UnixMilli(), r.owner, r.doc, string(r.now.JSON()))
+	}
+	return all
+}
+
+// linkRows gives new links in the order of their table.
+func (w *writer) linkRows() []any {
+	slices.SortFunc(w.links, func(x, y linkRow) int {
+		return cmp.Or(strings.Compare(x.target, y.target), strings.Compare(x.element, y.element), cmp.Compare(x.nid, y.nid))
+	})
+	all := make([]any, 0, 3*len(w.links))
+	for _, l := range w.links {
+		all = append(all, l.target, l.element, l.nid)
+	}
+	return all
 }
 
 // insertSizes are how many rows one statement writes: few different texts, so that they stay prepared.

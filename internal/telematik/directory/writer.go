@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,9 +29,23 @@ type writer struct {
 	// version is the change's number in the index, docs how many numbers entries have.
 	version, docs int64
 	items         map[string]*item // by reference; what has been looked up and is not there is nowhere in the database
-	// rows to write, by table
-	resources, links, entries, texts, notes []any
-	added, removed                          map[term][]int // entries by what they are found by
+	// rows to write, by table; those of resources and links are sorted before
+	resources             []resourceRow
+	links                 []linkRow
+	entries, texts, notes []any
+	added, removed        map[term][]int // entries by what they are found by
+}
+
+// resourceRow is the row of a new resource.
+type resourceRow struct {
+	kind, id string
+	*item
+}
+
+// linkRow is a row of the links.
+type linkRow struct {
+	directed
+	nid int64
 }
 
 // item is a resource before and after the change; nil where it does not exist.
@@ -92,10 +107,10 @@ func (w *writer) change(ctx context.Context, entries []Entry, removed []removal)
 	return w.flush(ctx)
 }
 
-// load reads resources that have not been looked up yet.
+// load reads resources that have not been looked up yet, in the order of their index, so that each of its pages is read once.
 func (w *writer) load(ctx context.Context, references []string) error {
 	byType := map[string][]any{}
-	for _, ref := range references {
+	for _, ref := range slices.Sorted(slices.Values(references)) {
 		if _, known := w.items[ref]; known {
 			continue
 		}
@@ -218,7 +233,7 @@ func (w *writer) row(ctx context.Context, i *item, e Entry) error {
 		if !e.Quiet {
 			w.note(opCreate, i.now.Reference(), e.Owner, e.By)
 		}
-		w.resources = append(w.resources, i.nid, i.now.Type(), i.now.ID(), i.version, w.now.UnixMilli(), e.Owner, i.doc, string(i.now.JSON()))
+		w.resources = append(w.resources, resourceRow{i.now.Type(), i.now.ID(), i})
 		w.link(i.now, i.nid)
 		return nil
 	}
@@ -241,7 +256,7 @@ func (w *writer) row(ctx context.Context, i *item, e Entry) error {
 	}
 	for l := range now {
 		if !old[l] {
-			w.links = append(w.links, l.target, l.element, i.nid)
+			w.links = append(w.links, linkRow{l, i.nid})
 		}
 	}
 	return nil
@@ -263,7 +278,7 @@ func linksOf(r *fhir.Resource) map[directed]bool {
 
 func (w *writer) link(r *fhir.Resource, nid int64) {
 	for l := range linksOf(r) {
-		w.links = append(w.links, l.target, l.element, nid)
+		w.links = append(w.links, linkRow{l, nid})
 	}
 }
 
@@ -343,7 +358,7 @@ func (w *writer) roots(ctx context.Context, changed []string) ([]string, error) 
 // sources lists the stored resources that refer to any of some.
 func (w *writer) sources(ctx context.Context, targets []string) (all []string, err error) {
 	args := make([]any, len(targets))
-	for i, t := range targets {
+	for i, t := range slices.Sorted(slices.Values(targets)) {
 		args[i] = t
 	}
 	err = chunks(args, func(some []any) error {
