@@ -16,8 +16,8 @@ import (
 	"github.com/konsil-health/konsil/internal/telematik/permission"
 )
 
-// errClosed is the answer to what the homeserver may not ask (dossier 2.1). It is 404 whatever the rule would say to somebody outside: a homeserver keeps
-// what it could not deliver and tries again, so that nothing is lost while the federation list is out of date.
+// errClosed is the answer to what the homeserver may not ask (dossier 2.1). It is 404 whatever the rule would say to somebody outside: after a 404
+// homeservers keep what they could not deliver and try again, after a 403 older Synapse gives up, and an outdated federation list must cost no message.
 var errClosed = mxerror.NotFound.With("The proxy lets nobody ask this.")
 
 // findTime bounds the search for where a server is.

@@ -133,7 +133,8 @@ func (p *Proxy) invited(ctx context.Context, q *request, e *invitation, version 
 	return p.o.Rules.Invite(ctx, q.tenant, policy.Invite{Inviter: inviter, Invitee: invitee, Room: e.Room, RoomVersion: version, Incoming: true, Stripped: state, Direct: e.Content.Direct})
 }
 
-// transaction asks for each server that an event of a transaction is of ("bei jedem Event", dossier 2.2). The origin tries again when it is refused.
+// transaction asks for each server that an event of a transaction is of ("bei jedem Event", dossier 2.2). Servers send events of their own
+// only, so that a refusal costs nobody else's.
 func (p *Proxy) transaction(ctx context.Context, q *request) error {
 	text, err := q.body(maxTransaction)
 	if err != nil {
