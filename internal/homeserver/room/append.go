@@ -476,12 +476,13 @@ func (s *Service) commit(ctx context.Context, t *tenant.Tenant, r *Room, prepare
 				return b.stored, nil
 			}
 			s.events.Invalidate(eventKey{t.ID, b.event.ID()})
-		} else if !errors.Is(err, errHeadMoved) {
+		} else if !errors.Is(err, errHeadMoved) && !errors.Is(err, errMissingState) {
 			return nil, err
 		}
 		sl.drop(lineage)
 		s.metrics.rebuilt.Inc()
-		if (!errors.Is(err, stream.ErrStale) && !errors.Is(err, errHeadMoved)) || attempt == maxAttempts {
+		again := errors.Is(err, stream.ErrStale) || errors.Is(err, errHeadMoved) || errors.Is(err, errMissingState)
+		if !again || attempt == maxAttempts {
 			return nil, fmt.Errorf("append to %s: %w", r.ID, err)
 		}
 	}

@@ -5,6 +5,7 @@ package room
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
@@ -122,6 +123,10 @@ func (s *Service) known(ctx context.Context, t tenant.ID, roomNID int64, ids []i
 	return found, nil
 }
 
+// errMissingState: a state names an event that nobody has. In a turn it means that the head was built by one whose commit has failed meanwhile, with
+// the event (the same event came by another way, say): the turn is taken again on what is stored. Anywhere else it is damage.
+var errMissingState = errors.New("is missing from the store")
+
 // pick returns the parsed events of a state's keys, in no order; keys that the state lacks are absent.
 func (s *Service) pick(ctx context.Context, t tenant.ID, state State, keys []event.Key) (map[event.Key]*Event, error) {
 	var ids []id.Event
@@ -139,7 +144,7 @@ func (s *Service) pick(ctx context.Context, t tenant.ID, state State, keys []eve
 		if eid, ok := state[k]; ok {
 			e, ok := found[eid]
 			if !ok {
-				return nil, fmt.Errorf("state event %s is missing from the store", eid)
+				return nil, fmt.Errorf("state event %s %w", eid, errMissingState)
 			}
 			out[k] = e
 		}
