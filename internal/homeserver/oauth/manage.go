@@ -227,6 +227,11 @@ func (v *visit) deactivatePage(ctx context.Context) (any, error) {
 	if err := v.s.o.Accounts.Deactivate(ctx, v.tenant, v.account.User); err != nil {
 		return nil, err
 	}
+	if v.form.Get("erase") != "" {
+		if err := v.s.o.Accounts.Erase(ctx, v.tenant, v.account.User); err != nil {
+			return nil, err
+		}
+	}
 	if err := v.s.EndBrowsers(ctx, v.tenant, v.account.User); err != nil {
 		return nil, err
 	}

@@ -90,6 +90,16 @@ func TestDeactivateOnThePage(t *testing.T) {
 		alice.Do("GET", v3+"/account/whoami", nil).Fails(401, "M_UNKNOWN_TOKEN")
 		b.get(manage).has("Anmelden zum eigenen Konto")
 		b.submit(manage, "sign-in", "username", "alice", "password", accounttest.Password).is(403)
+		if len(g.erased) != 0 {
+			t.Errorf("erased without being asked: %v", g.erased)
+		}
+		g.User(g.A, "berta")
+		b = g.tab("a.test")
+		b.signIn(path, "berta").is(200).has("soll nicht lesen")
+		b.submit(path, "deactivate", "confirm", "@berta:a.test", "erase", "yes").is(200)
+		if len(g.erased) != 1 || g.erased[0] != "@berta:a.test" {
+			t.Errorf("erased: %v", g.erased)
+		}
 	})
 }
 

@@ -55,8 +55,9 @@ type rig struct {
 	t     testing.TB
 	oauth *oauth.Service
 
-	mu  sync.Mutex
-	now time.Time
+	mu     sync.Mutex
+	now    time.Time
+	erased []id.User // whose messages newcomers no longer see
 }
 
 func (g *rig) clock() time.Time {
@@ -85,6 +86,12 @@ func newRig(t testing.TB, db *database.DB, change func(*oauth.Options)) *rig {
 		o.Issuer = func(r *httpapi.Request) (issuer, page string) { return g.oauth.Issuer(r) }
 		o.IdentityProviders = func(t *tenant.Tenant) []account.IdentityProvider { return g.oauth.IdentityProviders(t) }
 		o.AccountPage = func(r *httpapi.Request, q url.Values) string { return g.oauth.AccountPage(r, q) }
+		o.Erase = func(_ context.Context, _ *tenant.Tenant, user id.User) error {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.erased = append(g.erased, user)
+			return nil
+		}
 		o.SignedOut = func(ctx context.Context, t *tenant.Tenant, user id.User) error {
 			return g.oauth.EndBrowsers(ctx, t, user)
 		}
