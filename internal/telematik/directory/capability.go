@@ -10,7 +10,7 @@ import (
 )
 
 // searchTypes name the kinds of search parameters in a CapabilityStatement.
-var searchTypes = map[kind]string{text: "string", token: "token", near: "special", ref: "reference"}
+var searchTypes = map[kind]string{text: "string", token: "token", near: "special", ref: "reference", date: "date"}
 
 // resourceTypes in the order of the CapabilityStatement.
 var resourceTypes = []string{fhir.PractitionerRole, fhir.HealthcareService, fhir.Endpoint, fhir.Practitioner, fhir.Organization, fhir.Location}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/health/fhir"
@@ -30,14 +31,15 @@ var rootNumber = map[string]uint8{fhir.PractitionerRole: 1, fhir.HealthcareServi
 // point is a position in millionths of a degree.
 type point struct{ latitude, longitude int32 }
 
-// catalogue holds in memory what every search asks of its candidates: state, positions and what they are sorted by, about 60 bytes an entry. The
+// catalogue holds in memory what every search asks of its candidates: state, positions and what they are sorted by, about 70 bytes an entry. The
 // database says which entries have changed since it was read last, so that every node sees every change, and nothing is lost with the process.
 type catalogue struct {
-	mu    sync.RWMutex
-	state []uint8
-	first []point         // an entry's first position, or nowhere
-	more  map[int][]point // all positions of those that have several
-	sort  []string
+	mu      sync.RWMutex
+	state   []uint8
+	first   []point         // an entry's first position, or nowhere
+	more    map[int][]point // all positions of those that have several
+	sort    []string
+	updated []int64 // in milliseconds
 	// version and doc say up to where the entries have been read.
 	version, doc int64
 }
@@ -73,15 +75,16 @@ func (c *catalogue) refresh(ctx context.Context, db *database.DB) (int, error) {
 
 // page reads the next entries up to a version. A change that comes in between is read again with its own version.
 func (c *catalogue) page(ctx context.Context, db *database.DB, upTo int64) (read int, err error) {
-	rows, err := db.Query(ctx, fmt.Sprintf("SELECT doc, version, state, positions, sort FROM directory_entry WHERE (version, doc) > ($1, $2) AND version <= $3 ORDER BY version, doc LIMIT %d", catalogued),
+	rows, err := db.Query(ctx, fmt.Sprintf("SELECT doc, version, state, updated, positions, sort FROM directory_entry WHERE (version, doc) > ($1, $2) AND version <= $3 ORDER BY version, doc LIMIT %d", catalogued),
 		c.version, c.doc, upTo)
 	_, err = database.All(rows, err, func(rows *sql.Rows) (struct{}, error) {
-		var doc, version, state int64
+		var doc, version, state, updated int64
 		var positions, sort sql.RawBytes
-		if err := rows.Scan(&doc, &version, &state, &positions, &sort); err != nil {
+		if err := rows.Scan(&doc, &version, &state, &updated, &positions, &sort); err != nil {
 			return struct{}{}, err
 		}
 		c.set(int(doc), uint8(state), positions, string(sort))
+		c.updated[doc] = updated
 		c.version, c.doc = version, doc
 		read++
 		return struct{}{}, nil
@@ -94,6 +97,7 @@ func (c *catalogue) set(doc int, state uint8, positions []byte, sort string) {
 		c.state = append(c.state, make([]uint8, n)...)
 		c.first = append(c.first, make([]point, n)...)
 		c.sort = append(c.sort, make([]string, n)...)
+		c.updated = append(c.updated, make([]int64, n)...)
 	}
 	c.state[doc], c.sort[doc], c.first[doc] = state, sort, nowhere
 	delete(c.more, doc)
@@ -157,6 +161,19 @@ func (c *catalogue) visible(root string, active, insured bool, candidates set, l
 			if found = append(found, doc); len(found) == limit {
 				break
 			}
+		}
+	}
+	return found
+}
+
+// changed returns the entries that changed at a time that passes a test.
+func (c *catalogue) changed(n int, test func(time.Time) bool) set {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	found := newSet(n)
+	for doc, at := range c.updated {
+		if test(time.UnixMilli(at)) {
+			found.add(doc)
 		}
 	}
 	return found

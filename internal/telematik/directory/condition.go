@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/health/fhir"
@@ -91,7 +92,7 @@ func (f *finder) check(q *fhir.Query) error {
 }
 
 // modifiers are those that each kind of parameter knows.
-var modifiers = map[kind][]string{text: {"", "contains", "missing"}, token: {"", "not", "text", "missing"}, near: {""}, ref: {"", "missing"}}
+var modifiers = map[kind][]string{text: {"", "contains", "missing"}, token: {"", "not", "text", "missing"}, near: {""}, ref: {"", "missing"}, date: {"", "missing"}}
 
 func checkFilter(f fhir.Filter, p parameter) error {
 	if !slices.Contains(modifiers[p.kind], f.Modifier) {
@@ -99,6 +100,13 @@ func checkFilter(f fhir.Filter, p parameter) error {
 	}
 	if f.Modifier == "missing" && (len(f.Values) != 1 || f.Values[0].Text() != "true" && f.Values[0].Text() != "false") {
 		return fhir.Refuse(http.StatusBadRequest, fhir.CodeValue, "%s:missing is true or false", f.Name())
+	}
+	if p.kind == date && f.Modifier == "" {
+		for _, v := range f.Values {
+			if _, ok := fhir.ParseDate(v.Text()); !ok {
+				return fhir.Refuse(http.StatusBadRequest, fhir.CodeValue, "%s is a date or time, which eq, ne, gt, ge, lt, le, sa or eb may precede", f.Name())
+			}
+		}
 	}
 	if p.kind == token && (f.Modifier == "" || f.Modifier == "not") {
 		for _, v := range f.Values {
@@ -125,6 +133,8 @@ func (f *finder) filter(ctx context.Context, root string, filter fhir.Filter, p 
 	switch {
 	case p.name == idParameter && len(filter.Path) == 1:
 		return f.byID(ctx, root, filter)
+	case p.kind == date:
+		return f.changed(filter), nil
 	case filter.Modifier == "missing":
 		m, err := f.spans(ctx, params, func(param string) []span { return []span{{param: param, from: []byte{}}} })
 		m.not = filter.Values[0].Text() == "true"
@@ -175,6 +185,22 @@ func tokenSpans(param string, values []fhir.Value) []span {
 		}
 	}
 	return all
+}
+
+// changed finds entries by when they themselves were changed last, which is known of every one.
+func (f *finder) changed(filter fhir.Filter) match {
+	if filter.Modifier == "missing" {
+		return match{set: newSet(f.n), not: filter.Values[0].Text() == "false"}
+	}
+	var ranges []fhir.DateRange
+	for _, v := range filter.Values {
+		if d, ok := fhir.ParseDate(v.Text()); ok {
+			ranges = append(ranges, d)
+		}
+	}
+	return match{set: f.s.entries.changed(f.n, func(at time.Time) bool {
+		return slices.ContainsFunc(ranges, func(d fhir.DateRange) bool { return d.Holds(at) })
+	})}
 }
 
 // byID finds entries by their own ids, which have no system.

@@ -235,6 +235,8 @@ func TestCapabilities(t *testing.T) {
 			switch {
 			case strings.HasSuffix(name, "near"):
 				value = "50|8|10|km"
+			case p.(map[string]any)["type"] == "date":
+				value = "ge2026-11-25"
 			case strings.HasSuffix(active[kind], "="+name):
 				continue
 			}

@@ -18,6 +18,7 @@ const (
 	token                 // by code, optionally with its system
 	near                  // by distance
 	ref                   // by what it refers to
+	date                  // by time
 )
 
 // parameter is a search parameter of a resource type: where its values stand.
@@ -79,7 +80,7 @@ var parameters = map[string][]parameter{
 
 // everywhere are the parameters of every root.
 var everywhere = []parameter{
-	{"_id", token, codes("id")}, {"_tag", token, codings("meta", "tag")}, {"owner-telematik-id", token, ownerID},
+	{"_id", token, codes("id")}, {"_tag", token, codings("meta", "tag")}, {"owner-telematik-id", token, ownerID}, {updatedParameter, date, nil},
 }
 
 func texts(path ...string) func(*fhir.Resource) []fhir.Coding {
@@ -330,6 +331,9 @@ func (out *rows) add(param string, values ...string) {
 		out.terms = append(out.terms, any)
 	}
 }
+
+// updatedParameter is the parameter for when a resource itself was changed last.
+const updatedParameter = "_lastUpdated"
 
 // idParameter is the parameter for a resource's own id.
 const idParameter = "_id"

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/database/databasetest"
@@ -156,6 +157,46 @@ func TestIndexForgets(t *testing.T) {
 		}
 		if got := found(t, other, fhir.HealthcareService, services, directory.View{}); len(got) != 0 {
 			t.Errorf("still found: %v", got)
+		}
+	})
+}
+
+// TestLastUpdated: entries are found by when they themselves were changed, not by when a part of them was.
+func TestLastUpdated(t *testing.T) {
+	t.Parallel()
+	databasetest.Each(t, func(t *testing.T, db *database.DB) {
+		now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+		s := directory.NewStore(db, func() time.Time { return now })
+		var all [][]directory.Entry
+		for _, i := range []directory.Institution{practice, clinic} {
+			entries, err := i.Entries()
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, entries)
+			if err := s.Put(t.Context(), entries...); err != nil {
+				t.Fatal(err)
+			}
+			now = now.AddDate(0, 0, 1)
+		}
+		if err := s.Put(t.Context(), all[0][0]); err != nil { // the organisation, on the third day
+			t.Fatal(err)
+		}
+		for query, want := range map[string]string{
+			"2026-11": "1-2.1 5-2.1", "2026-11-01": "1-2.1", "gt2026-11-01": "5-2.1", "lt2026-11-02": "1-2.1", "ge2026-11-03": "", "2026-11-02,2026-11-05": "5-2.1",
+			"ge2026-11-01&_lastUpdated=lt2026-11-02": "1-2.1", "ne2026-11-01T12:00:00Z": "5-2.1",
+		} {
+			if got := strings.Join(found(t, s, fhir.HealthcareService, "organization.active=true&_lastUpdated="+query, directory.View{}), " "); got != want {
+				t.Errorf("%s: %q, not %q", query, got, want)
+			}
+		}
+		for query, want := range map[string]int{"_lastUpdated:missing=true": 0, "_lastUpdated:missing=false": 2} {
+			if got := found(t, s, fhir.HealthcareService, "organization.active=true&"+query, directory.View{}); len(got) != want {
+				t.Errorf("%s: %v", query, got)
+			}
+		}
+		if _, err := s.Search(t.Context(), fhir.HealthcareService, "organization.active=true&_lastUpdated=yesterday", directory.View{}); err == nil {
+			t.Error("a date that is none")
 		}
 	})
 }

@@ -77,11 +77,11 @@ func (w *writer) differ(ctx context.Context, i *item, before, after *rows) error
 	}
 	w.compare(before.terms, after.terms, int(i.doc))
 	if gone {
-		w.entries = append(w.entries, i.doc, i.nid, w.version, int64(stateDeleted), []byte{}, []byte{})
+		w.entries = append(w.entries, i.doc, i.nid, w.version, int64(stateDeleted), []byte{}, []byte{}, i.updated)
 		w.texts = append(w.texts, i.doc, []byte{})
 		return nil
 	}
-	w.entries = append(w.entries, i.doc, i.nid, w.version, int64(after.state(i.now.Type())), encodePoints(after.positions), []byte(cut(after.sort)))
+	w.entries = append(w.entries, i.doc, i.nid, w.version, int64(after.state(i.now.Type())), encodePoints(after.positions), []byte(cut(after.sort)), i.updated)
 	if before.encoded == nil || !bytes.Equal(before.encoded, after.encoded) {
 		w.texts = append(w.texts, i.doc, append([]byte{}, after.encoded...))
 	}
@@ -150,8 +150,8 @@ func (w *writer) flush(ctx context.Context) error {
 	}{
 		{"INSERT INTO directory_resource (nid, type, id, version, updated, owner, doc, json) VALUES ", 8, w.resourceRows(), ""},
 		{"INSERT INTO directory_link (target, element, nid) VALUES ", 3, w.linkRows(), ""},
-		{"INSERT INTO directory_entry (doc, nid, version, state, positions, sort) VALUES ", 6, w.entries,
-			" ON CONFLICT (doc) DO UPDATE SET version = excluded.version, state = excluded.state, positions = excluded.positions, sort = excluded.sort"},
+		{"INSERT INTO directory_entry (doc, nid, version, state, positions, sort, updated) VALUES ", 7, w.entries,
+			" ON CONFLICT (doc) DO UPDATE SET version = excluded.version, state = excluded.state, positions = excluded.positions, sort = excluded.sort, updated = excluded.updated"},
 		{"INSERT INTO directory_text (doc, texts) VALUES ", 2, w.texts, " ON CONFLICT (doc) DO UPDATE SET texts = excluded.texts"},
 		{"INSERT INTO directory_posting (param, value, block, docs) VALUES ", 4, postingRows(w.added), " ON CONFLICT (param, value, block) DO UPDATE SET docs = " + join},
 		{"INSERT INTO directory_log (nid, time, operation, type, id, telematik_id, editor) VALUES ", 7, w.notes, ""},
@@ -170,7 +170,7 @@ func (w *writer) resourceRows() []any {
 	})
 	all := make([]any, 0, 8*len(w.resources))
 	for _, r := range w.resources {
-		all = append(all, r.nid, r.kind, r.id, r.version, w.now.UnixMilli(), r.owner, r.doc, string(r.now.JSON()))
+		all = append(all, r.nid, r.kind, r.id, r.version, r.updated, r.owner, r.doc, string(r.now.JSON()))
 	}
 	return all
 }

@@ -53,6 +53,7 @@ type item struct {
 	old, now     *fhir.Resource
 	nid, version int64
 	doc          int64 // its number in the index; 0: none
+	updated      int64 // in milliseconds
 	owner        string
 	failed       error
 }
@@ -120,13 +121,13 @@ func (w *writer) load(ctx context.Context, references []string) error {
 	}
 	for kind, ids := range byType {
 		err := chunks(ids, func(some []any) error {
-			rows, err := w.tx.Query(ctx, "SELECT id, nid, version, doc, owner, json FROM directory_resource WHERE type = $1 AND id IN ("+database.Marks(2, len(some))+")",
+			rows, err := w.tx.Query(ctx, "SELECT id, nid, version, doc, owner, updated, json FROM directory_resource WHERE type = $1 AND id IN ("+database.Marks(2, len(some))+")",
 				append([]any{kind}, some...)...)
 			_, err = database.All(rows, err, func(rows *sql.Rows) (struct{}, error) {
 				var id string
 				var text sql.RawBytes
 				var i item
-				if err := rows.Scan(&id, &i.nid, &i.version, &i.doc, &i.owner, &text); err != nil {
+				if err := rows.Scan(&id, &i.nid, &i.version, &i.doc, &i.owner, &i.updated, &text); err != nil {
 					return struct{}{}, err
 				}
 				r, err := fhir.Parse(text)
@@ -223,7 +224,7 @@ func (w *writer) store(ctx context.Context, entries []Entry) error {
 
 // row prepares the row of a new resource and changes that of an old one.
 func (w *writer) row(ctx context.Context, i *item, e Entry) error {
-	i.owner = e.Owner
+	i.owner, i.updated = e.Owner, w.now.UnixMilli()
 	if i.old == nil {
 		i.nid = w.number()
 		if rootNumber[i.now.Type()] != 0 {
