@@ -176,6 +176,7 @@ func tokenSpans(param string, values []fhir.Value) []span {
 	var all []span
 	for _, v := range values {
 		switch first := v.Parts[0]; {
+		case len(v.Parts) == 1 && first == "": // no code finds nothing
 		case len(v.Parts) == 1:
 			all = append(all, span{param: param, from: []byte(first + "\x00"), to: []byte(first + "\x01")})
 		case v.Parts[1] == "":

@@ -145,16 +145,19 @@ func (w *writer) load(ctx context.Context, references []string) error {
 }
 
 // chunkSizes are the lengths of lists in statements: few, so that the statements stay prepared.
-var chunkSizes = []int{database.MaxMarks, 50, 5, 1}
+var chunkSizes = []int{1, 5, 50, database.MaxMarks}
 
-// chunks cuts a list into parts of few different lengths.
-func chunks[T any](all []T, f func([]T) error) error {
-	for _, size := range chunkSizes {
-		for len(all) >= size {
-			if err := f(all[:size]); err != nil {
-				return err
-			}
-			all = all[size:]
+// chunks hands a list of arguments on in parts of few different lengths; the last one is filled up with its last argument, which changes nothing in a
+// list behind IN.
+func chunks(all []any, f func([]any) error) error {
+	for some := range slices.Chunk(all, database.MaxMarks) {
+		at, _ := slices.BinarySearch(chunkSizes, len(some))
+		some = slices.Clone(some)
+		for len(some) < chunkSizes[at] {
+			some = append(some, some[len(some)-1])
+		}
+		if err := f(some); err != nil {
+			return err
 		}
 	}
 	return nil
