@@ -45,7 +45,16 @@ func (c *demoCommand) Run(ctx context.Context) error {
 	}
 	fmt.Printf("Starting the demonstration network in %s\n", folder)
 	n, err := demo.Start(ctx, demo.Options{Folder: folder, Port: c.Port, AgentPort: c.AgentPort, Entries: c.Entries, Log: log, Steps: os.Stdout})
-	if err != nil {
+	if ctx.Err() != nil {
+		fmt.Printf("\nStopped before everything was there; the next start goes on, --fresh begins anew.\n")
+		if err == nil {
+			err = n.Close()
+		}
+		if errors.Is(err, context.Canceled) {
+			err = nil
+		}
+	}
+	if err != nil || ctx.Err() != nil {
 		return err
 	}
 	if want := fmt.Sprintf("http://127.0.0.1:%d", c.Port); n.URL != want && c.Port != 0 {
