@@ -92,7 +92,7 @@ func (f *finder) check(q *fhir.Query) error {
 }
 
 // modifiers are those that each kind of parameter knows.
-var modifiers = map[kind][]string{text: {"", "contains", "missing"}, token: {"", "not", "text", "missing"}, near: {""}, ref: {"", "missing"}, date: {"", "missing"}}
+var modifiers = map[kind][]string{text: {"", "contains", "exact", "missing"}, token: {"", "not", "text", "missing"}, near: {""}, ref: {"", "missing"}, date: {"", "missing"}}
 
 func checkFilter(f fhir.Filter, p parameter) error {
 	if !slices.Contains(modifiers[p.kind], f.Modifier) {
@@ -141,6 +141,8 @@ func (f *finder) filter(ctx context.Context, root string, filter fhir.Filter, p 
 		return m, err
 	case p.kind == ref:
 		return f.refers(ctx, root, filter, p)
+	case p.kind == text && filter.Modifier == "exact":
+		return f.entered(ctx, root, params, filter, p)
 	case p.kind == text:
 		return f.texts(ctx, params, filter)
 	case filter.Modifier == "text":
@@ -393,6 +395,11 @@ func (f *finder) has(ctx context.Context, h fhir.Has) (match, error) {
 	sources := f.s.entries.visible(h.Type, false, f.insured, candidates, 0)
 	if len(tests) > 0 {
 		if sources, err = f.verify(ctx, sources, tests, 0); err != nil {
+			return m, err
+		}
+	}
+	if m.raw != nil {
+		if sources, err = m.raw.compare(ctx, f, sources, 0); err != nil {
 			return m, err
 		}
 	}

@@ -25,6 +25,7 @@ type span struct {
 type match struct {
 	set  set
 	test *textTest // nil: all of the set pass
+	raw  *rawTest  // asked last of whoever passes; nil: nothing
 	not  bool      // whoever passes is left out
 }
 
@@ -141,6 +142,31 @@ func (f *finder) candidates(ctx context.Context, matches []match) (set, []textTe
 
 // found lists the entries that match and may be seen; it ends at a limit, 0 is none.
 func (f *finder) found(ctx context.Context, limit int) ([]int, error) {
+	var raws []*rawTest
+	for _, m := range f.matches {
+		if m.raw != nil {
+			raws = append(raws, m.raw)
+		}
+	}
+	if len(raws) == 0 {
+		return f.passing(ctx, limit)
+	}
+	docs, err := f.passing(ctx, 0)
+	for i, raw := range raws {
+		if err != nil {
+			return nil, err
+		}
+		most := 0
+		if i == len(raws)-1 {
+			most = limit
+		}
+		docs, err = raw.compare(ctx, f, docs, most)
+	}
+	return docs, err
+}
+
+// passing is found as far as the index tells.
+func (f *finder) passing(ctx context.Context, limit int) ([]int, error) {
 	candidates, tests, err := f.candidates(ctx, f.matches)
 	if err != nil {
 		return nil, err

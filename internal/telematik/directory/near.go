@@ -323,6 +323,21 @@ func levenshtein(a, b []rune, most int) bool {
 
 // byNumber reads entries in the order of their numbers as they are given.
 func (s *Store) byNumber(ctx context.Context, docs []int) ([]*fhir.Resource, error) {
+	found, err := s.numbered(ctx, docs)
+	if err != nil {
+		return nil, err
+	}
+	var all []*fhir.Resource
+	for _, n := range docs {
+		if r := found[n]; r != nil {
+			all = append(all, r)
+		}
+	}
+	return all, nil
+}
+
+// numbered reads entries by their numbers.
+func (s *Store) numbered(ctx context.Context, docs []int) (map[int]*fhir.Resource, error) {
 	args := make([]any, len(docs))
 	for i, n := range docs {
 		args[i] = int64(n)
@@ -342,11 +357,5 @@ func (s *Store) byNumber(ctx context.Context, docs []int) ([]*fhir.Resource, err
 	if err != nil {
 		return nil, fmt.Errorf("directory: reading: %w", err)
 	}
-	var all []*fhir.Resource
-	for _, n := range docs {
-		if r := found[n]; r != nil {
-			all = append(all, r)
-		}
-	}
-	return all, nil
+	return found, nil
 }

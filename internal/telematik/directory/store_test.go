@@ -104,6 +104,9 @@ func TestSearch(t *testing.T) {
 			{fhir.PractitionerRole, people + "practitioner.name=weiss", "1-1.2"},
 			{fhir.PractitionerRole, people + "practitioner.name=omme", ""},
 			{fhir.PractitionerRole, people + "practitioner.name:contains=omme", "1-1.2"},
+			{fhir.PractitionerRole, people + "practitioner.family:exact=M%C3%BCller", "1-1.1"},
+			{fhir.PractitionerRole, people + "practitioner.family:exact=m%C3%BCller,Mueller,Muller,M%C3%BCll", ""},
+			{fhir.PractitionerRole, people + "practitioner.family:exact=Bauer,Sommer-Wei%C3%9F&practitioner.given:exact=Anna%20Maria", "1-1.2"},
 			{fhir.PractitionerRole, people + "practitioner.name=sommer,bauer", "1-1.2 9-1.3"},
 			{fhir.PractitionerRole, people + "practitioner.name=%C2%A7", ""},
 			{fhir.PractitionerRole, people + "practitioner.family=anna", ""},
@@ -133,6 +136,8 @@ func TestSearch(t *testing.T) {
 			{fhir.HealthcareService, services + "organization.name=sonnen", "1-2.1"},
 			{fhir.HealthcareService, services + "organization.alias=kanal", "1-2.1"},
 			{fhir.HealthcareService, services + "name=klinikum", "5-2.1"},
+			{fhir.HealthcareService, services + "name:exact=Klinikum%20Isar", "5-2.1"},
+			{fhir.HealthcareService, services + "name:exact=Klinikum%20isar", ""},
 			{fhir.HealthcareService, services + "organization.type=1.2.276.0.76.4.50,1.2.276.0.76.4.51", "1-2.1"},
 			{fhir.HealthcareService, services + "organization.type-display=krank", "5-2.1"},
 			{fhir.HealthcareService, services + "organization.identifier=1-2.9", ""},
@@ -169,7 +174,7 @@ func TestSearchRefusals(t *testing.T) {
 	people := "practitioner.active=true&"
 	for query, root := range map[string]string{
 		"": fhir.PractitionerRole, "practitioner.active=false": fhir.PractitionerRole, "organization.active=true": fhir.Endpoint, "status=active,off": fhir.Endpoint,
-		people + "practitioner.name:exact=x":          fhir.PractitionerRole,
+		people + "practitioner.name:above=x":          fhir.PractitionerRole,
 		people + "practitioner.birthdate=2000":        fhir.PractitionerRole,
 		people + "practitioner.name.x=2000":           fhir.PractitionerRole,
 		people + "specialty:above=x":                  fhir.PractitionerRole,
