@@ -20,6 +20,7 @@ import (
 	certs "github.com/konsil-health/konsil/internal/health/certificate"
 	"github.com/konsil-health/konsil/internal/homeserver/account"
 	"github.com/konsil-health/konsil/internal/homeserver/policy"
+	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/telematik/card"
 	"github.com/konsil-health/konsil/internal/telematik/fedlist"
 	"github.com/konsil-health/konsil/internal/telematik/permission"
@@ -39,6 +40,19 @@ func (n *node) rules(ctx context.Context, c *config.Config, log *slog.Logger, da
 	return permission.New(permission.Options{Members: n.members, AccountData: data, Log: log, Blocks: func(ctx context.Context, t tenant.ID) (blocks, set bool, err error) {
 		return console.BlocksByDefault(ctx, n.db, t)
 	}}), nil
+}
+
+// insured says whether a server serves insured people: one of ours, or by the federation list.
+func (n *node) insured(ctx context.Context, server id.Server) (bool, error) {
+	t, err := n.tenants.ByName(ctx, server)
+	if err == nil {
+		return t.Insurance, nil
+	}
+	if !errors.Is(err, tenant.ErrUnknown) {
+		return false, err
+	}
+	_, insurance, err := n.members.Member(ctx, server)
+	return insurance, err
 }
 
 // follow keeps a copy of the federation list from the node's start to its end.

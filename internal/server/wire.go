@@ -41,6 +41,7 @@ import (
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/telematik/fedlist"
 	"github.com/konsil-health/konsil/internal/telematik/proxy"
+	"github.com/konsil-health/konsil/internal/telematik/sweep"
 )
 
 // maxBridgePause is the longest pause before an application service is tried again: it is the operator's own and soon back.
@@ -170,6 +171,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	var bridges *appservice.Service
 	var later *delayed.Service
 	var expiry *retention.Service // nil where messages live for ever
+	var sweeper *sweep.Service    // nil without the network's rules
 	var issuer *oauth.Service
 	var syncs *clientsync.Service
 	accounts = account.New(account.Options{
@@ -271,6 +273,11 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 			if expiry != nil {
 				expiry.Stored(t, e, plan)
 			}
+			if sweeper != nil {
+				if err := sweeper.Stored(ctx, t, e, plan); err != nil {
+					return err
+				}
+			}
 			if err := notifications.Highlights(ctx, t, e, state, plan); err != nil {
 				return err
 			}
@@ -287,6 +294,11 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		expiry = retention.New(retention.Options{DB: n.db, Tenants: n.tenants, Rooms: rooms, Log: log, Default: r.Default, Min: r.Min, Max: r.Max})
 		n.starts = append(n.starts, expiry.Start)
 		n.ends(func() error { expiry.Close(); return nil })
+	}
+	if c.Policy != config.PolicyOpen {
+		sweeper = sweep.New(sweep.Options{DB: n.db, Tenants: n.tenants, Rooms: rooms, Log: log, Orphaned: c.Telematik.OrphanedRooms, Grace: c.Telematik.InsuredAlone, Insured: n.insured})
+		n.starts = append(n.starts, sweeper.Start)
+		n.ends(func() error { sweeper.Close(); return nil })
 	}
 	feed.SetMembers(rooms.WaitingMembers)
 	spaces := space.New(space.Options{Rooms: rooms, Remote: n.federation.Hierarchy})

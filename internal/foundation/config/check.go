@@ -51,6 +51,9 @@ func (l *loader) check(c *Config) error {
 	if c.Media.MaxUpload < 1 {
 		l.fail("media.max_upload", "must be at least 1 byte")
 	}
+	if c.Telematik.OrphanedRooms < 0 || c.Telematik.InsuredAlone < 0 {
+		l.fail("telematik.orphaned_rooms", "neither it nor telematik.insured_alone is negative")
+	}
 	if v := c.Telematik.MatrixVersion; v != "" && !matrixVersion.MatchString(v) {
 		l.fail("telematik.matrix_version", "%q is no version such as v1.11", v)
 	}

@@ -279,7 +279,11 @@ type Telematik struct {
 	ProviderLogin   Login     `key:"provider_login"`
 	Cards           string    `key:"cards"`
 	MatrixVersion   string    `key:"matrix_version"`
-	IDP             CardIDP   `key:"idp"`
+	// OrphanedRooms is how old the last event of an orphaned room is when it goes, InsuredAlone how long insured people stay in a room without a
+	// professional; 0 for ever.
+	OrphanedRooms time.Duration `key:"orphaned_rooms"`
+	InsuredAlone  time.Duration `key:"insured_alone"`
+	IDP           CardIDP       `key:"idp"`
 }
 
 // CardIDP is the identity provider by which people sign in with their cards; without an issuer they do not.
