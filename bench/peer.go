@@ -292,14 +292,15 @@ func deliver(address, host string, list []transaction) error {
 			return err
 		}
 		var answer struct {
-			PDUs map[string]struct {
+			Problem string `json:"error"`
+			PDUs    map[string]struct {
 				Error string `json:"error"`
 			} `json:"pdus"`
 		}
 		err = json.UnmarshalRead(res.Body, &answer)
 		res.Body.Close()
 		if res.StatusCode != 200 || err != nil {
-			return errors.Join(fmt.Errorf("transaction: status %d", res.StatusCode), err)
+			return errors.Join(fmt.Errorf("transaction: status %d: %s", res.StatusCode, answer.Problem), err)
 		}
 		if len(answer.PDUs) != t.events {
 			return fmt.Errorf("transaction: %d of %d events answered", len(answer.PDUs), t.events)

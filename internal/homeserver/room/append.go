@@ -475,7 +475,9 @@ func (s *Service) commit(ctx context.Context, t *tenant.Tenant, r *Room, prepare
 				s.indexSoon(ctx, t.ID, sl, b.event)
 				return b.stored, nil
 			}
-			s.events.Invalidate(eventKey{t.ID, b.event.ID()})
+			key := eventKey{t.ID, b.event.ID()}
+			s.events.Invalidate(key)
+			s.events.end(key, b.event)
 		} else if !errors.Is(err, errHeadMoved) && !errors.Is(err, errMissingState) {
 			return nil, err
 		}
@@ -494,7 +496,9 @@ func (s *Service) kept(t *tenant.Tenant, b *built, a addition, first int64) {
 	if len(b.plan.Changes) > 0 {
 		stored.Position = first
 	}
-	s.events.Set(eventKey{t.ID, stored.ID()}, &stored)
+	key := eventKey{t.ID, stored.ID()}
+	s.events.Set(key, &stored)
+	s.events.end(key, b.event)
 	b.stored = &stored
 	s.metrics.committed(&stored, stored.Sender().Server() == t.Name, len(a.missing) > 0)
 }
@@ -523,7 +527,7 @@ func (s *Service) turn(ctx context.Context, t *tenant.Tenant, sl *slot, prepare 
 	// The next turn reads this event before it is committed; in room versions 1 and 2 for its hash. So does what follows a PDU in its transaction. It is
 	// put there before the committer has it, who puts the one with its position in its place.
 	if b.event.IsState() || !a.own || len(b.head.tips) == 0 || sl.room.Version.EventIDs == roomversion.EventIDInEvent {
-		s.events.Set(eventKey{t.ID, b.event.ID()}, b.event)
+		s.events.begin(eventKey{t.ID, b.event.ID()}, b.event)
 	}
 	b.plan.Committed = func(first int64) { s.kept(t, b, a, first) }
 	sl.flying.Add(1)

@@ -29,3 +29,6 @@ func (s *Service) Attempts(ctx context.Context, t *tenant.Tenant, r *Room, fails
 	_, err = s.commit(ctx, t, r, func(*head) (addition, error) { n++; return addition{}, fails })
 	return n, err
 }
+
+// Forgetful makes the cache of events so small that it keeps nothing.
+func (s *Service) Forgetful() { s.events = newEventCache(1) }

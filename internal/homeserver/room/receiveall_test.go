@@ -34,6 +34,32 @@ func TestTransactionLeavesNoGap(t *testing.T) {
 	})
 }
 
+// TestFullCache: events that are being committed are there for the next ones even when the cache has no room for them.
+func TestFullCache(t *testing.T) {
+	withPeer(t, "12", func(t *testing.T, p *peer) {
+		ctx := context.Background()
+		p.h.Forgetful()
+		on := p.heads()
+		var chain []*event.Event
+		for i := range 50 {
+			e := p.message(on, fmt.Sprint(i))
+			on, chain = []*event.Event{e}, append(chain, e)
+			p.hidden[e.ID()] = true // it cannot be had again
+		}
+		for i, err := range p.h.ReceiveAll(ctx, p.h.t, "b.example", chain) {
+			if err != nil {
+				t.Fatalf("event %d: %v", i, err)
+			}
+		}
+		if p.count("missing")+p.count("state")+p.count("event") != 0 {
+			t.Error("the peer was asked for what it had just sent")
+		}
+		if now := p.heads(); len(now) != 1 || now[0].ID() != on[0].ID() {
+			t.Errorf("%d ends of the graph", len(now))
+		}
+	})
+}
+
 // TestTransactionAsksOnce: what events that nobody knows yet cost in queries does not grow with their number.
 func TestTransactionAsksOnce(t *testing.T) {
 	withPeer(t, "11", func(t *testing.T, p *peer) {

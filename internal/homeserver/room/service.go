@@ -80,7 +80,7 @@ type Service struct {
 	now     func() time.Time
 	heads   *heads
 	rooms   cache.Cache[roomKey, *Room]
-	events  cache.Cache[eventKey, *Event]
+	events  *eventCache
 	states  *stateCache
 	txns    cache.Cache[txnKey, id.Event]
 	erased  cache.Cache[tenant.ID, map[id.User]bool]
@@ -126,8 +126,7 @@ func New(o Options) *Service {
 	s := &Service{Options: o, metrics: newMetrics(o.Metrics), now: time.Now, joins: newFlights()}
 	s.heads = newHeads()
 	s.rooms = cache.New(cache.Options[roomKey, *Room]{Entries: roomCacheSize})
-	s.events = cache.New(cache.Options[eventKey, *Event]{Weight: eventCacheBytes,
-		Weigh: func(_ eventKey, e *Event) uint32 { return uint32(len(e.JSON()) + eventOverhead) }})
+	s.events = newEventCache(eventCacheBytes)
 	s.states = newStateCache()
 	s.txns = cache.New(cache.Options[txnKey, id.Event]{Entries: txnCacheSize})
 	s.erased = cache.New(cache.Options[tenant.ID, map[id.User]bool]{Entries: erasedTenants, Written: erasedFor})
