@@ -138,9 +138,10 @@ func (s *Service) Sweep(ctx context.Context) error {
 	}
 }
 
-// look judges one room, unless another node has taken it.
+// look judges one room, unless another node has taken it. What happens in the room meanwhile sets a time of its own, which stays.
 func (s *Service) look(ctx context.Context, d due) error {
-	n, err := s.o.DB.Exec(ctx, "UPDATE room_sweep SET due = $4 WHERE tenant = $1 AND room = $2 AND due = $3", int64(d.tenant), d.room, d.planned, s.o.Now().Add(again).UnixMilli())
+	taken := s.o.Now().Add(again).UnixMilli()
+	n, err := s.o.DB.Exec(ctx, "UPDATE room_sweep SET due = $4 WHERE tenant = $1 AND room = $2 AND due = $3", int64(d.tenant), d.room, d.planned, taken)
 	if err != nil || n == 0 {
 		return err
 	}
@@ -149,9 +150,9 @@ func (s *Service) look(ctx context.Context, d due) error {
 		return err
 	}
 	if next.IsZero() {
-		_, err = s.o.DB.Exec(ctx, "DELETE FROM room_sweep WHERE tenant = $1 AND room = $2", int64(d.tenant), d.room)
+		_, err = s.o.DB.Exec(ctx, "DELETE FROM room_sweep WHERE tenant = $1 AND room = $2 AND due = $3", int64(d.tenant), d.room, taken)
 	} else {
-		_, err = s.o.DB.Exec(ctx, "UPDATE room_sweep SET due = $3 WHERE tenant = $1 AND room = $2", int64(d.tenant), d.room, next.UnixMilli())
+		_, err = s.o.DB.Exec(ctx, "UPDATE room_sweep SET due = $4 WHERE tenant = $1 AND room = $2 AND due = $3", int64(d.tenant), d.room, taken, next.UnixMilli())
 	}
 	return err
 }
