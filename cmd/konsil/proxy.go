@@ -26,11 +26,7 @@ func (c *proxyServeCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, err := server.New(ctx, checked, server.Options{})
-	if err != nil {
-		return err
-	}
-	return s.Run(ctx)
+	return serve(ctx, checked)
 }
 
 // proxyCACommand is konsil proxy ca.

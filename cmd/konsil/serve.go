@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 
+	"github.com/konsil-health/konsil/internal/foundation/config"
 	"github.com/konsil-health/konsil/internal/server"
 )
 
@@ -17,7 +18,12 @@ func (c *serveCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, err := server.New(ctx, checked, server.Options{})
+	return serve(ctx, checked)
+}
+
+// serve runs a node until the context ends.
+func serve(ctx context.Context, c *config.Config) error {
+	s, err := server.New(ctx, c, server.Options{})
 	if err != nil {
 		return err
 	}
