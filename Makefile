@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # What a contributor types. Needs Go 1.26; everything else is fetched as Go modules or named with the command that installs it. No step needs root.
+# The browser tests are left out without Chromium; make test installs it by itself only for root on Debian (a CI container).
 
 GO        ?= go
 TAGS      := -tags goolm
@@ -39,7 +40,7 @@ lint: needs-go ## gofmt, go vet, staticcheck
 # The race detector is the only thing that needs cgo and a C compiler.
 HAVE_CC := $(shell command -v $$(CGO_ENABLED=1 $(GO) env CC 2>/dev/null | cut -d' ' -f1) 2>/dev/null)
 
-tests: needs-go ## All Go tests, with the race detector where goroutines meet
+tests: needs-go chromium ## All Go tests, with the race detector where goroutines meet
 ifeq ($(HAVE_CC),)
 	@echo "no C compiler: the tests run without -race (Debian: apt-get install gcc libc6-dev; macOS: xcode-select --install)"
 	$(GO) test $(TAGS) -timeout 15m ./...
@@ -49,6 +50,13 @@ else
 	CGO_ENABLED=1 $(GO) test -race $(TAGS) -timeout 15m $$race; two=$$?; \
 	[ $$one = 0 ] && [ $$two = 0 ]
 endif
+
+.PHONY: chromium
+chromium:
+	@if [ -n "$$KONSIL_TEST_CHROMIUM" ] || command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && [ -f /etc/debian_version ] && command -v apt-get >/dev/null; then \
+	  (apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium) >/dev/null 2>&1 && exit 0; fi; \
+	echo "no Chromium: the browser tests are left out (Debian: apt-get install chromium; elsewhere install Chromium or Chrome)"
 
 oracle: needs-go ## The protocol core against independent implementations (a module of its own)
 	@if [ -f internal/oracle/go.mod ]; then cd internal/oracle && export GOEXPERIMENT=jsonv2 && $(GO) vet $(TAGS) ./... && $(GO) test $(TAGS) ./...; fi

@@ -15,6 +15,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,21 +26,21 @@ import (
 
 	"maunium.net/go/mautrix/id"
 
+	"github.com/konsil-health/konsil/internal/browser/browsertest"
 	"github.com/konsil-health/konsil/internal/konsiltest"
 )
 
-// script is matrix-js-sdk with Rust crypto in a Node process of its own (testdata/jsclient).
+// script is matrix-js-sdk with Rust crypto (testdata/jsclient) in a Node process or a page of Chromium of its own.
 type script struct {
-	s      story
-	in     io.WriteCloser
-	lines  chan map[string]any
-	news   []map[string]any
-	last   float64
-	errors *bytes.Buffer
+	s    story
+	say  func(line []byte)     // hands a command to it
+	hear func() (string, bool) // the next line that it says; false when it ended
+	news []map[string]any
+	last float64
 }
 
 // scriptFiles are what Node needs; they are copied beside the installed packages, so that the source tree stays clean.
-var scriptFiles = []string{"package.json", "package-lock.json", ".npmrc", "client.mjs"}
+var scriptFiles = []string{"package.json", "package-lock.json", ".npmrc", "client.mjs", "node.mjs", "page.mjs"}
 
 // installScript installs the packages of testdata/jsclient once per content into the tools folder of the repository.
 var installScript = sync.OnceValues(func() (string, error) {
@@ -81,6 +83,11 @@ var installScript = sync.OnceValues(func() (string, error) {
 	if out, err := npm.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("npm ci: %w\n%s", err, out)
 	}
+	bundle := exec.Command("npm", "run", "bundle")
+	bundle.Dir = aside
+	if out, err := bundle.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("npm run bundle: %w\n%s", err, out)
+	}
 	if err := os.Rename(aside, folder); err != nil {
 		if _, there := os.Stat(folder); there != nil {
 			return "", err
@@ -89,8 +96,8 @@ var installScript = sync.OnceValues(func() (string, error) {
 	return folder, nil
 })
 
-// script starts a Node process.
-func (s story) script() *script {
+// scriptFolder is where the packages lie; the test is skipped without what installs them.
+func (s story) scriptFolder() string {
 	s.Helper()
 	for _, program := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(program); err != nil {
@@ -99,52 +106,80 @@ func (s story) script() *script {
 	}
 	folder, err := installScript()
 	s.ok(err)
+	return folder
+}
+
+// nodeScript starts a Node process.
+func (s story) nodeScript() *script {
+	s.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), storyWithin) // not the test's own: Node ends by the end of its input
 	s.Cleanup(cancel)
-	node := exec.CommandContext(ctx, "node", "client.mjs")
-	node.Dir = folder
+	node := exec.CommandContext(ctx, "node", "node.mjs")
+	node.Dir = s.scriptFolder()
 	in, err := node.StdinPipe()
 	s.ok(err)
 	out, err := node.StdoutPipe()
 	s.ok(err)
-	j := &script{s: s, in: in, lines: make(chan map[string]any, 64), errors: &bytes.Buffer{}}
-	node.Stderr = j.errors
+	var said bytes.Buffer
+	node.Stderr = &said
 	s.ok(node.Start())
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		defer close(j.lines)
-		scanner := bufio.NewScanner(out)
-		scanner.Buffer(nil, 1<<20)
-		for scanner.Scan() {
-			var line map[string]any
-			if json.Unmarshal(scanner.Bytes(), &line) == nil {
-				j.lines <- line
-			}
-		}
-	}()
+	scanner := bufio.NewScanner(out)
+	scanner.Buffer(nil, 1<<20)
 	s.Cleanup(func() {
 		in.Close()
-		for range j.lines {
+		for scanner.Scan() {
 		}
-		<-read
 		if err := node.Wait(); err != nil {
 			s.Errorf("node: %v", err)
 		}
 		if s.Failed() {
-			s.Logf("node said:\n%s", j.errors.Bytes()[max(0, j.errors.Len()-20_000):])
+			s.Logf("node said:\n%s", said.Bytes()[max(0, said.Len()-20_000):])
 		}
 	})
-	return j
+	return &script{s: s, say: func(line []byte) {
+		_, err := in.Write(append(line, '\n'))
+		s.ok(err)
+	}, hear: func() (string, bool) {
+		more := scanner.Scan()
+		return scanner.Text(), more
+	}}
+}
+
+// pagePolicy is what a messenger's page needs at least: Rust crypto is WebAssembly.
+const pagePolicy = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src http:; style-src 'unsafe-inline'"
+
+// pageScript opens a page of Chromium at an origin of its own, so that everything that it asks of Konsil crosses origins.
+func (s story) pageScript(chromium *browsertest.Chromium) *script {
+	s.Helper()
+	folder := s.scriptFolder()
+	site := http.NewServeMux()
+	site.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Header().Set("Content-Security-Policy", pagePolicy)
+		io.WriteString(w, `<!DOCTYPE html><title>Messenger</title><script type="module" src="page.js"></script>`)
+	})
+	site.Handle("GET /page.js", http.FileServer(http.Dir(filepath.Join(folder, "bundle"))))
+	site.Handle("GET /pkg/", http.FileServer(http.Dir(filepath.Join(folder, "node_modules", "@matrix-org", "matrix-sdk-crypto-wasm"))))
+	origin := httptest.NewServer(site)
+	s.Cleanup(origin.Close)
+	page := chromium.Page(s, browsertest.Look{})
+	page.Listen("konsilSay")
+	page.Open(origin.URL)
+	return &script{s: s, hear: page.Heard, say: func(line []byte) {
+		text, err := json.Marshal(string(line))
+		s.ok(err)
+		page.Eval("konsilDo("+string(text)+")", nil)
+	}}
 }
 
 func (j *script) next() map[string]any {
 	j.s.Helper()
-	line, ok := <-j.lines
+	text, ok := j.hear()
 	if !ok {
-		j.s.Fatal("node ended")
+		j.s.Fatal("matrix-js-sdk ended")
 	}
-	if line["news"] != nil {
+	var line map[string]any
+	if json.Unmarshal([]byte(text), &line) == nil && line["news"] != nil {
 		j.news = append(j.news, line)
 	}
 	return line
@@ -160,8 +195,7 @@ func (j *script) do(command string, arguments map[string]any) map[string]any {
 	}
 	text, err := json.Marshal(line)
 	j.s.ok(err)
-	_, err = j.in.Write(append(text, '\n'))
-	j.s.ok(err)
+	j.say(text)
 	for {
 		answer := j.next()
 		if answer["answer"] != j.last {
@@ -193,16 +227,30 @@ func (j *script) until(want map[string]any) map[string]any {
 	}
 }
 
-// TestSecondClient lets matrix-js-sdk with Rust crypto, which shares no code with mautrix-go, talk with it in encrypted rooms between two tenants. Both
-// sign in with the full Matrix ID at the one client address that all tenants share.
+// TestSecondClient lets matrix-js-sdk with Rust crypto, which shares no code with mautrix-go, talk with it in encrypted rooms between two tenants of a
+// running konsil serve: in Node, and in Chromium with its storage and its rules for scripts and origins. Both sign in with the full Matrix ID at the one
+// client address that all tenants share.
 func TestSecondClient(t *testing.T) {
 	t.Parallel()
+	program := konsiltest.Program(t)
+	t.Run("node", func(t *testing.T) {
+		t.Parallel()
+		secondClient(t, program, story.nodeScript)
+	})
+	t.Run("chromium", func(t *testing.T) {
+		t.Parallel()
+		chromium := browsertest.Start(t)
+		secondClient(t, program, func(s story) *script { return s.pageScript(chromium) })
+	})
+}
+
+func secondClient(t *testing.T, program string, open func(story) *script) {
 	konsiltest.Each(t, 1, func(t *testing.T, urls []string) {
 		s := tell(t)
-		cell := konsiltest.New(t, konsiltest.Spec{Tenants: []string{"praxis.test", "klinik.test"}, Database: urls[0]}).Cell(0)
+		cell := konsiltest.New(t, konsiltest.Spec{Tenants: []string{"praxis.test", "klinik.test"}, Database: urls[0], Program: program}).Cell(0)
 		anna := s.person(cell, "@anna:praxis.test")
 		account := cell.SignIn(t, "@berta:klinik.test")
-		berta := s.script()
+		berta := open(s)
 		session := berta.do("signIn", map[string]any{"url": cell.URL, "user": account.User, "password": account.Password})
 		if session["user"] != "@berta:klinik.test" {
 			t.Fatalf("signed in as %v", session["user"])

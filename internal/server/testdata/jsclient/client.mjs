@@ -1,23 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// A messenger without a screen: matrix-js-sdk with Rust crypto. It reads commands as lines of JSON from standard input, answers each with a line
-// {"answer": n, ...} or {"answer": n, "error": "..."} and reports what happens as {"news": "...", ...}. Everything else goes to standard error.
+// A messenger without a screen: matrix-js-sdk with Rust crypto. Its host (node.mjs, page.mjs) hands it commands as lines of JSON; it answers each with a line
+// {"answer": n, ...} or {"answer": n, "error": "..."} and reports what happens as {"news": "...", ...}.
 
-import { createInterface } from "node:readline";
+import * as sdk from "matrix-js-sdk";
 
-for (const level of ["debug", "log", "info", "warn", "trace"]) console[level] = console.error;
-
-// Node 20 lacks what matrix-js-sdk takes for granted.
-Promise.withResolvers ??= function () {
-  let resolve, reject;
-  const promise = new Promise((yes, no) => { resolve = yes; reject = no; });
-  return { promise, resolve, reject };
-};
-
-const sdk = await import("matrix-js-sdk");
-
-const tell = (line) => process.stdout.write(JSON.stringify(line) + "\n");
-
+let tell;
 let client;
 const told = new Set();
 
@@ -40,7 +28,7 @@ const commands = {
     client = sdk.createClient({
       baseUrl: url, userId: session.user_id, deviceId: session.device_id, accessToken: session.access_token,
     });
-    await client.initRustCrypto({ useIndexedDB: false });
+    await client.initRustCrypto({ useIndexedDB: "indexedDB" in globalThis });
     client.on("Room.timeline", message);
     client.on("Event.decrypted", message);
     client.on("Room.myMembership", (room, membership) => tell({ news: "membership", room: room.roomId, membership }));
@@ -84,12 +72,16 @@ const commands = {
   },
 };
 
-for await (const line of createInterface({ input: process.stdin })) {
-  const { answer, do: name, ...rest } = JSON.parse(line);
-  commands[name](rest).then(
-    (result) => tell({ answer, ...result }),
-    (error) => tell({ answer, error: String(error?.stack ?? error) }),
-  );
+// serve connects the commands with a host: say gets each line that goes out, the returned function takes each that comes in.
+export function serve(say) {
+  tell = (line) => say(JSON.stringify(line));
+  return (line) => {
+    const { answer, do: name, ...rest } = JSON.parse(line);
+    commands[name](rest).then(
+      (result) => tell({ answer, ...result }),
+      (error) => tell({ answer, error: String(error?.stack ?? error) }),
+    );
+  };
 }
-client?.stopClient();
-process.exit(0);
+
+export const stop = () => client?.stopClient();
