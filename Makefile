@@ -53,7 +53,8 @@ endif
 
 .PHONY: chromium
 chromium:
-	@if [ -n "$$KONSIL_TEST_CHROMIUM" ] || command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null; then exit 0; fi; \
+	@[ -z "$$KONSIL_TEST_CHROMIUM" ] || exit 0; \
+	for name in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$name >/dev/null && exit 0; done; \
 	if [ "$$(id -u)" = 0 ] && [ -f /etc/debian_version ] && command -v apt-get >/dev/null; then \
 	  (apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium) >/dev/null 2>&1 && exit 0; fi; \
 	echo "no Chromium: the browser tests are left out (Debian: apt-get install chromium; elsewhere install Chromium or Chrome)"
