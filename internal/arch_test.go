@@ -48,7 +48,7 @@ var order = []string{
 	"internal/foundation/tenant",
 	"internal/foundation/keyring",
 	"internal/foundation/stream",
-	"internal/foundation/job",
+	"internal/foundation/background",
 	"internal/foundation/limit",
 	"internal/foundation/mail",
 	"internal/foundation/httpapi",

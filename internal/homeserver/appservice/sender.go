@@ -79,10 +79,10 @@ func (s *Service) run(d *sender) {
 		d.timer = nil
 	}
 	d.running, d.again = true, false
-	s.work.Go(func() {
+	s.work.Go(func(ctx context.Context) {
 		for {
-			wait, err := s.deliver(s.background, d)
-			if err != nil && s.background.Err() == nil {
+			wait, err := s.deliver(ctx, d)
+			if err != nil && ctx.Err() == nil {
 				s.o.Log.Warn("application service could not be told", "tenant", string(d.server), "service", d.ID, "error", err)
 				wait = max(wait, s.o.RetryMin)
 				d.loaded, d.pending = false, nil
@@ -313,7 +313,7 @@ func success(status int, err error) error {
 // keepClaim renews the claim until the returned function is called.
 func (s *Service) keepClaim(ctx context.Context, d *sender, tx *transaction) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	s.work.Go(func() {
+	s.work.Go(func(context.Context) {
 		ticker := time.NewTicker(lease / 3)
 		defer ticker.Stop()
 		for {

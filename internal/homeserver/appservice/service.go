@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/konsil-health/konsil/internal/foundation/background"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
@@ -44,9 +45,7 @@ type Service struct {
 	node   int64 // names this node's claims
 	client *http.Client
 
-	background context.Context
-	stop       context.CancelFunc
-	work       sync.WaitGroup
+	work *background.Work
 
 	mu      sync.Mutex
 	started bool
@@ -71,8 +70,7 @@ func New(o Options) *Service {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{o: o, node: database.NewID(), client: newClient(), senders: map[tenant.ID][]*sender{}, byKey: map[key]*sender{}}
-	s.background, s.stop = context.WithCancel(context.Background())
+	s := &Service{o: o, node: database.NewID(), client: newClient(), senders: map[tenant.ID][]*sender{}, byKey: map[key]*sender{}, work: background.New()}
 	if len(o.Registry.byID) > 0 {
 		o.Registry.seen = s.heard
 		o.Feed.OnCommit(s.committed)
@@ -90,12 +88,12 @@ func (s *Service) Start() {
 		servers[k.server] = true
 	}
 	for server := range servers {
-		s.work.Go(func() {
-			t, err := s.o.Tenants.ByName(s.background, server)
+		s.work.Go(func(ctx context.Context) {
+			t, err := s.o.Tenants.ByName(ctx, server)
 			if err == nil {
-				err = s.bind(s.background, t)
+				err = s.bind(ctx, t)
 			}
-			if err != nil && s.background.Err() == nil {
+			if err != nil && ctx.Err() == nil {
 				s.o.Log.Warn("application services of a server do not run", "tenant", string(server), "error", err)
 			}
 		})
@@ -114,8 +112,7 @@ func (s *Service) Close() {
 		}
 	}
 	s.mu.Unlock()
-	s.stop()
-	s.work.Wait()
+	s.work.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	s.release(ctx)
@@ -166,7 +163,7 @@ func (s *Service) committed(t tenant.ID, changes []stream.Positioned, _ []id.Ser
 	list, known := s.senders[t]
 	if !known {
 		s.senders[t] = nil
-		s.work.Go(func() { s.discover(t) })
+		s.work.Go(func(ctx context.Context) { s.discover(ctx, t) })
 		return
 	}
 	for _, d := range list {
@@ -177,12 +174,12 @@ func (s *Service) committed(t tenant.ID, changes []stream.Positioned, _ []id.Ser
 }
 
 // discover looks whether a tenant that came to be after the start has services.
-func (s *Service) discover(t tenant.ID) {
-	found, err := s.o.Tenants.ByID(s.background, t)
+func (s *Service) discover(ctx context.Context, t tenant.ID) {
+	found, err := s.o.Tenants.ByID(ctx, t)
 	if err == nil && len(s.o.Registry.of(found.Name)) > 0 {
-		err = s.bind(s.background, found)
+		err = s.bind(ctx, found)
 	}
-	if err != nil && s.background.Err() == nil {
+	if err != nil && ctx.Err() == nil {
 		s.o.Log.Warn("application services of a server were not looked for", "tenant", int64(t), "error", err)
 		s.mu.Lock()
 		delete(s.senders, t) // the next commit looks again

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/konsil-health/konsil/internal/foundation/background"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/foundation/stream"
@@ -45,10 +46,8 @@ type Options struct {
 
 // Service keeps and sends delayed events. It is safe for concurrent use.
 type Service struct {
-	o          Options
-	background context.Context
-	stop       context.CancelFunc
-	work       sync.WaitGroup
+	o    Options
+	work *background.Work
 
 	mu             sync.Mutex
 	started        bool
@@ -66,9 +65,7 @@ func New(o Options) *Service {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{o: o}
-	s.background, s.stop = context.WithCancel(context.Background())
-	return s
+	return &Service{o: o, work: background.New()}
 }
 
 // Start sends what is due, and from then on in time.
@@ -87,8 +84,7 @@ func (s *Service) Close() {
 		s.timer.Stop()
 	}
 	s.mu.Unlock()
-	s.stop()
-	s.work.Wait()
+	s.work.Close()
 }
 
 // run starts the goroutine that sends what is due; the mutex is held.
@@ -105,10 +101,10 @@ func (s *Service) run() {
 		s.timer = nil
 	}
 	s.running, s.again = true, false
-	s.work.Go(func() {
+	s.work.Go(func(ctx context.Context) {
 		for {
-			next, err := s.sendDue(s.background)
-			if err != nil && s.background.Err() == nil {
+			next, err := s.sendDue(ctx)
+			if err != nil && ctx.Err() == nil {
 				s.o.Log.Warn("delayed events were not sent", "error", err)
 				next = s.o.Now().Add(time.Second)
 			}

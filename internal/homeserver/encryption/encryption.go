@@ -5,12 +5,12 @@ package encryption
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/konsil-health/konsil/internal/foundation/background"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
@@ -67,10 +67,8 @@ type Service struct {
 
 	fetches singleflight.Group
 	// resyncs bounds the background fetches of device lists; work counts them for Close.
-	resyncs    chan struct{}
-	background context.Context
-	stop       context.CancelFunc
-	work       sync.WaitGroup
+	resyncs chan struct{}
+	work    *background.Work
 }
 
 // maxResyncs is how many device lists are fetched in the background at once; what finds no place is fetched when a client asks for it.
@@ -84,15 +82,12 @@ func New(o Options) *Service {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{o: o, db: o.DB, resyncs: make(chan struct{}, maxResyncs)}
-	s.background, s.stop = context.WithCancel(context.Background())
-	return s
+	return &Service{o: o, db: o.DB, resyncs: make(chan struct{}, maxResyncs), work: background.New()}
 }
 
 // Close stops background fetches and waits for them. Lists that were not fetched stay marked as stale.
 func (s *Service) Close() {
-	s.stop()
-	s.work.Wait()
+	s.work.Close()
 }
 
 func (s *Service) now() int64 { return s.o.Now().UnixMilli() }

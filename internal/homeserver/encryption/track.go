@@ -64,7 +64,7 @@ const maxResyncTries = 3
 func (s *Service) resync(ctx context.Context, t *tenant.Tenant, user id.User) error {
 	done := s.fetches.DoChan(fmt.Sprintf("%d %s", t.ID, user), func() (any, error) {
 		// The fetch outlives an impatient client: others may wait for it too.
-		ctx, cancel := context.WithTimeout(tenant.With(s.background, t), maxPatience)
+		ctx, cancel := context.WithTimeout(tenant.With(s.work.Context(), t), maxPatience)
 		defer cancel()
 		var err error
 		for range maxResyncTries {
@@ -305,9 +305,9 @@ func (s *Service) resyncSoon(t *tenant.Tenant, user id.User) {
 	default:
 		return
 	}
-	s.work.Go(func() {
+	s.work.Go(func(ctx context.Context) {
 		defer func() { <-s.resyncs }()
-		if err := s.resync(s.background, t, user); err != nil && s.background.Err() == nil {
+		if err := s.resync(ctx, t, user); err != nil && ctx.Err() == nil {
 			s.o.Log.Info("device list not fetched", "tenant", string(t.Name), "server", string(user.Server()), "error", err)
 		}
 	})

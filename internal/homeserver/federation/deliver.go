@@ -57,8 +57,7 @@ type envelope struct {
 
 // deliver is the goroutine of one sender: it sends transaction after transaction until nothing is left or the destination has to be left
 // alone for a while.
-func (s *Service) deliver(d *sender) {
-	ctx := s.background
+func (s *Service) deliver(ctx context.Context, d *sender) {
 	for {
 		wait, err := s.deliverAll(ctx, d)
 		if err != nil && ctx.Err() == nil {
@@ -171,9 +170,9 @@ func (s *Service) keepClaim(d *sender, tx *transaction) (stop func()) {
 		if stopped {
 			return
 		}
-		_, err := s.DB.Exec(s.background, "UPDATE federation_outgoing SET claimed_until = $5 WHERE tenant = $1 AND destination = $2 AND txn_id = $3 AND sender = $4",
+		_, err := s.DB.Exec(s.work.Context(), "UPDATE federation_outgoing SET claimed_until = $5 WHERE tenant = $1 AND destination = $2 AND txn_id = $3 AND sender = $4",
 			int64(d.tenant), string(d.destination), tx.id, s.outbox.node, s.claimEnd())
-		if err != nil && s.background.Err() == nil {
+		if err != nil && s.work.Context().Err() == nil {
 			s.Log.Warn("claim on a destination could not be renewed", "tenant", int64(d.tenant), "destination", string(d.destination), "error", err)
 		}
 		timer = time.AfterFunc(lease/3, renew)

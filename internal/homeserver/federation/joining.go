@@ -116,18 +116,12 @@ type interrupted struct {
 
 // finishJoins resumes the joins of earlier processes at the start, and from then on those for which no server could be reached.
 func (s *Service) finishJoins() {
-	ticker := time.NewTicker(s.config.Sweep)
-	defer ticker.Stop()
-	for nodes := "node <> $1"; ; nodes = "node = 0 AND node <> $1" {
-		if err := s.resumeJoins(s.background, nodes); err != nil && s.background.Err() == nil {
-			s.Log.Warn("interrupted joins could not be resumed", "error", err)
-		}
-		select {
-		case <-ticker.C:
-		case <-s.background.Done():
-			return
-		}
-	}
+	nodes := "node <> $1"
+	s.work.Every(s.config.Sweep, s.Log, "interrupted joins could not be resumed", func(ctx context.Context) error {
+		err := s.resumeJoins(ctx, nodes)
+		nodes = "node = 0 AND node <> $1"
+		return err
+	})
 }
 
 // resumeJoins finishes the joins that an earlier process has begun: it joins anew, so that the resident server's state includes the first attempt,

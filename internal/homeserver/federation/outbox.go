@@ -120,7 +120,7 @@ func (o *outbox) run(s *sender) {
 		s.timer = nil
 	}
 	s.running, s.again = true, false
-	o.s.work.Go(func() { o.s.deliver(s) })
+	o.s.work.Go(func(ctx context.Context) { o.s.deliver(ctx, s) })
 }
 
 // rest ends a run of the sender's goroutine. It answers false when something came meanwhile and the goroutine has to go on. A positive wait
@@ -220,23 +220,8 @@ func (o *outbox) close() {
 // sweepPage is how many rows of the outbox are read at once.
 const sweepPage = 200
 
-// sweep looks through the rows of the outbox at the start and then once in a while: for what was pending before the start, and for what
-// another node was told of. Nothing idle has a row.
-func (s *Service) sweep() {
-	ticker := time.NewTicker(s.config.Sweep)
-	defer ticker.Stop()
-	for {
-		if err := s.pickUp(s.background); err != nil && s.background.Err() == nil {
-			s.Log.Warn("outbox could not be read", "error", err)
-		}
-		select {
-		case <-ticker.C:
-		case <-s.background.Done():
-			return
-		}
-	}
-}
-
+// pickUp looks through the rows of the outbox, at the start and then once in a while: for what was pending before the start, and for what another node
+// was told of. Nothing idle has a row.
 func (s *Service) pickUp(ctx context.Context) error {
 	var last route
 	for {

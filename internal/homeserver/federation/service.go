@@ -6,11 +6,11 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/konsil-health/konsil/internal/foundation/background"
 	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
@@ -102,15 +102,12 @@ type Service struct {
 	// identityClient asks identity servers.
 	identityClient *http.Client
 
-	background context.Context
-	stop       context.CancelFunc
-	work       sync.WaitGroup
+	work *background.Work
 }
 
 // New returns the service of a node. Start begins to send; Close ends it.
 func New(o Options) *Service {
-	s := &Service{Options: o, config: o.Config.withDefaults(), now: time.Now, verified: newVerified()}
-	s.background, s.stop = context.WithCancel(context.Background())
+	s := &Service{Options: o, config: o.Config.withDefaults(), now: time.Now, verified: newVerified(), work: background.New()}
 	clock := func() time.Time { return s.now() }
 	s.resolver = newResolver(&s.config, clock)
 	s.http = newHTTP(&s.config, s.resolver, s.authorize)
@@ -135,15 +132,14 @@ func (s *Service) SetRooms(r *room.Service) { s.Rooms = r }
 // Start begins to send what is pending, also from before the start. Everything of Options must be set by then.
 func (s *Service) Start() {
 	s.outbox.start()
-	s.work.Go(s.sweep)
-	s.work.Go(s.finishJoins)
+	s.work.Every(s.config.Sweep, s.Log, "outbox could not be read", s.pickUp)
+	s.finishJoins()
 }
 
 // Close ends the senders and waits for them. What was under way is sent again after the next start, under the same transaction id.
 func (s *Service) Close() {
-	s.stop()
 	s.outbox.close()
-	s.work.Wait()
+	s.work.Close()
 	s.http.close()
 	s.identityClient.CloseIdleConnections()
 }

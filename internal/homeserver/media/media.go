@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/konsil-health/konsil/internal/foundation/background"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
 	"github.com/konsil-health/konsil/internal/homeserver/policy"
@@ -82,9 +83,7 @@ type Service struct {
 	// pixels bounds the images that are decoded at once: they are what takes memory.
 	pixels *semaphore.Weighted
 
-	background context.Context
-	stop       context.CancelFunc
-	work       sync.WaitGroup
+	work *background.Work
 
 	mu sync.Mutex
 	// arrivals are the announced uploads that somebody waits for.
@@ -111,7 +110,7 @@ func New(o Options) (*Service, error) {
 	set(&c.MaxPixels, 50_000_000)
 	set(&c.PendingLife, 24*time.Hour)
 	set(&c.MaxPending, 50)
-	s := &Service{o: o, c: c, db: o.DB, blobs: blobs{storage: folder(c.Folder), incoming: filepath.Join(c.Folder, "incoming")}, pixels: semaphore.NewWeighted(c.MaxPixels), arrivals: map[mediaKey]*arrival{}}
+	s := &Service{o: o, c: c, db: o.DB, blobs: blobs{storage: folder(c.Folder), incoming: filepath.Join(c.Folder, "incoming")}, pixels: semaphore.NewWeighted(c.MaxPixels), arrivals: map[mediaKey]*arrival{}, work: background.New()}
 	if c.S3.Endpoint != "" {
 		b, err := newBucket(c.S3)
 		if err != nil {
@@ -125,7 +124,6 @@ func New(o Options) (*Service, error) {
 	if c.Preview.Enabled {
 		s.previews = newPreviewer(c.Preview)
 	}
-	s.background, s.stop = context.WithCancel(context.Background())
 	return s, nil
 }
 
@@ -136,14 +134,16 @@ func (s *Service) Start(ctx context.Context) error {
 			return err
 		}
 	}
-	s.work.Go(s.sweepAll)
+	if err := s.blobs.clear(); err != nil {
+		s.o.Log.WarnContext(ctx, "files that were arriving are left", "error", err)
+	}
+	s.work.Every(sweepEvery, s.o.Log, "left-over media could not be looked for", s.sweepRound)
 	return nil
 }
 
 // Close ends fetches that are under way, and what Start began.
 func (s *Service) Close() {
-	s.stop()
-	s.work.Wait()
+	s.work.Close()
 }
 
 func set[T int | int64 | time.Duration](v *T, def T) {

@@ -47,7 +47,7 @@ func (s *Service) remote(ctx context.Context, t *tenant.Tenant, server id.Server
 		}
 	}
 	done := s.fetches.DoChan(fmt.Sprintf("%d %s %s", t.ID, server, media), func() (any, error) {
-		ctx, cancel := context.WithTimeout(tenant.With(s.background, t), fetchTime)
+		ctx, cancel := context.WithTimeout(tenant.With(s.work.Context(), t), fetchTime)
 		defer cancel()
 		return s.fetch(ctx, t, server, media, wait)
 	})

@@ -35,26 +35,7 @@ func (s *Service) Sweep(ctx context.Context, t tenant.ID) (removed int, err erro
 	return removed, err
 }
 
-// sweepAll sweeps every tenant that has media, now and then once a day, until the service is closed.
-func (s *Service) sweepAll() {
-	ctx := s.background
-	if err := s.blobs.clear(); err != nil {
-		s.o.Log.WarnContext(ctx, "files that were arriving are left", "error", err)
-	}
-	round := time.NewTicker(sweepEvery)
-	defer round.Stop()
-	for {
-		if err := s.sweepRound(ctx); err != nil && ctx.Err() == nil {
-			s.o.Log.WarnContext(ctx, "left-over media could not be looked for", "error", err)
-		}
-		select {
-		case <-round.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
+// sweepRound sweeps every tenant that has media.
 func (s *Service) sweepRound(ctx context.Context) error {
 	for after := int64(-1 << 63); ; {
 		rows, err := s.db.Query(ctx, "SELECT DISTINCT tenant FROM media WHERE tenant > $1 ORDER BY tenant LIMIT 100", after)

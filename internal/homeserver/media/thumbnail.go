@@ -133,7 +133,7 @@ func (s *Service) openThumbnail(ctx context.Context, t *tenant.Tenant, m *item, 
 	}
 	if err == nil || errors.Is(err, sql.ErrNoRows) { // never made, or its file is gone
 		done := s.thumbnails.DoChan(fmt.Sprintf("%d %s/%s %v", t.ID, m.origin, m.id, want), func() (any, error) {
-			return s.makeThumbnail(tenant.With(s.background, t), t, m, want)
+			return s.makeThumbnail(tenant.With(s.work.Context(), t), t, m, want)
 		})
 		select {
 		case r := <-done:

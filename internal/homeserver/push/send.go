@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/konsil-health/konsil/internal/foundation/background"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
@@ -29,10 +30,8 @@ const (
 // sending runs, for tenants with pushers, a goroutine while their stream has something new, and for each user concerned one while there is
 // something to tell. At rest there is neither. All of it can be lost: marks in the database say where to go on.
 type sending struct {
-	background context.Context
-	stop       context.CancelFunc
-	work       sync.WaitGroup
-	slots      chan struct{}
+	work  *background.Work
+	slots chan struct{}
 
 	mu      sync.Mutex
 	started bool
@@ -67,9 +66,7 @@ type notifier struct {
 }
 
 func newSending() *sending {
-	d := &sending{slots: make(chan struct{}, maxRequests), tenants: map[tenant.ID]*follower{}, users: map[userKey]*notifier{}}
-	d.background, d.stop = context.WithCancel(context.Background())
-	return d
+	return &sending{work: background.New(), slots: make(chan struct{}, maxRequests), tenants: map[tenant.ID]*follower{}, users: map[userKey]*notifier{}}
 }
 
 // Start begins to send: what was left by an earlier run first.
@@ -77,8 +74,8 @@ func (s *Service) Start() {
 	s.send.mu.Lock()
 	s.send.started = true
 	s.send.mu.Unlock()
-	s.send.work.Go(func() {
-		if err := s.resume(s.send.background); err != nil && s.send.background.Err() == nil {
+	s.send.work.Go(func(ctx context.Context) {
+		if err := s.resume(ctx); err != nil && ctx.Err() == nil {
 			s.o.Log.Warn("notifications of an earlier run were not taken up", "error", err)
 		}
 	})
@@ -95,8 +92,7 @@ func (s *Service) Close() {
 		}
 	}
 	d.mu.Unlock()
-	d.stop()
-	d.work.Wait()
+	d.work.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	for t, f := range d.tenants {
@@ -164,7 +160,7 @@ func (s *Service) nudge(t tenant.ID) {
 		return
 	}
 	f.running = true
-	d.work.Go(func() { s.follow(t, f) })
+	d.work.Go(func(ctx context.Context) { s.follow(ctx, t, f) })
 }
 
 // hasPushers is told that a tenant has a pusher, so that its stream is followed from now on.
@@ -180,11 +176,11 @@ func (s *Service) hasPushers(ctx context.Context, t tenant.ID) error {
 }
 
 // follow looks through the tenant's stream until nothing is new.
-func (s *Service) follow(t tenant.ID, f *follower) {
+func (s *Service) follow(ctx context.Context, t tenant.ID, f *follower) {
 	d := s.send
 	for {
-		err := s.lookThrough(d.background, t, f)
-		if err != nil && d.background.Err() == nil {
+		err := s.lookThrough(ctx, t, f)
+		if err != nil && ctx.Err() == nil {
 			s.o.Log.Warn("notifications were not looked for", "tenant", int64(t), "error", err)
 		}
 		d.mu.Lock()
@@ -350,14 +346,14 @@ func (s *Service) runUser(k userKey, n *notifier) {
 		n.timer = nil
 	}
 	n.running = true
-	d.work.Go(func() {
+	d.work.Go(func(ctx context.Context) {
 		for {
 			d.mu.Lock()
 			from := n.from
 			n.from, n.again = maxPosition, false
 			d.mu.Unlock()
-			wait, err := s.notifyUser(d.background, k, from)
-			if err != nil && d.background.Err() == nil {
+			wait, err := s.notifyUser(ctx, k, from)
+			if err != nil && ctx.Err() == nil {
 				s.o.Log.Warn("a user was not notified", "tenant", int64(k.tenant), "error", err)
 			}
 			if s.restUser(k, n, wait) {

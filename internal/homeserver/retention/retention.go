@@ -7,11 +7,11 @@ import (
 	"database/sql"
 	"errors"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/konsil-health/konsil/internal/foundation/background"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
@@ -47,10 +47,8 @@ type Options struct {
 
 // Service removes what has expired. It is safe for concurrent use.
 type Service struct {
-	o          Options
-	background context.Context
-	stop       context.CancelFunc
-	work       sync.WaitGroup
+	o    Options
+	work *background.Work
 }
 
 // New returns the service; nothing is removed before Start.
@@ -61,36 +59,25 @@ func New(o Options) *Service {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{o: o}
-	s.background, s.stop = context.WithCancel(context.Background())
-	return s
+	return &Service{o: o, work: background.New()}
 }
 
 // Start looks for what is due, from now on.
 func (s *Service) Start() {
-	s.work.Go(func() {
-		if err := s.enlist(s.background); err != nil && s.background.Err() == nil {
+	s.work.Go(func(ctx context.Context) {
+		if err := s.enlist(ctx); err != nil && ctx.Err() == nil {
 			s.o.Log.Warn("rooms were not listed for the removal of old messages", "error", err)
 		}
-		tick := time.NewTicker(every)
-		defer tick.Stop()
-		for {
-			if _, err := s.Sweep(s.background); err != nil && s.background.Err() == nil {
-				s.o.Log.Warn("old messages were not removed", "error", err)
-			}
-			select {
-			case <-s.background.Done():
-				return
-			case <-tick.C:
-			}
-		}
+		s.work.Every(every, s.o.Log, "old messages were not removed", func(ctx context.Context) error {
+			_, err := s.Sweep(ctx)
+			return err
+		})
 	})
 }
 
 // Close stops. What is due meanwhile is removed after the next start.
 func (s *Service) Close() {
-	s.stop()
-	s.work.Wait()
+	s.work.Close()
 }
 
 // Stored adds a room to those looked at when it gets a policy, or, where there is a default, members. Package room calls it.

@@ -7,9 +7,9 @@ import (
 	"database/sql"
 	"errors"
 	"log/slog"
-	"sync"
 	"time"
 
+	"github.com/konsil-health/konsil/internal/foundation/background"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/stream"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
@@ -46,10 +46,8 @@ type Options struct {
 
 // Service looks at rooms whose time has come. It is safe for concurrent use.
 type Service struct {
-	o          Options
-	background context.Context
-	stop       context.CancelFunc
-	work       sync.WaitGroup
+	o    Options
+	work *background.Work
 }
 
 // New returns the service; nothing happens before Start.
@@ -60,33 +58,15 @@ func New(o Options) *Service {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{o: o}
-	s.background, s.stop = context.WithCancel(context.Background())
-	return s
+	return &Service{o: o, work: background.New()}
 }
 
 // Start looks for rooms from now on.
-func (s *Service) Start() {
-	s.work.Go(func() {
-		tick := time.NewTicker(every)
-		defer tick.Stop()
-		for {
-			if err := s.Sweep(s.background); err != nil && s.background.Err() == nil {
-				s.o.Log.Warn("rooms were not swept", "error", err)
-			}
-			select {
-			case <-s.background.Done():
-				return
-			case <-tick.C:
-			}
-		}
-	})
-}
+func (s *Service) Start() { s.work.Every(every, s.o.Log, "rooms were not swept", s.Sweep) }
 
 // Close stops. What is due meanwhile goes after the next start.
 func (s *Service) Close() {
-	s.stop()
-	s.work.Wait()
+	s.work.Close()
 }
 
 // Stored notes that a room has to be looked at: a new one when it may be orphaned, an insurer's after somebody of another server left. Package room calls it.
