@@ -7,6 +7,7 @@ package main
 type adminCommand struct {
 	Room       roomCommand       `cmd:"" help:"Look at rooms, join their loose ends, remove them."`
 	Federation federationCommand `cmd:"" help:"Look at the servers that get something from a tenant, and try them again."`
+	Epoch      epochCommand      `cmd:"" help:"After a restore, or when commits may have been lost."`
 }
 
 // roomCommand is konsil admin room.
@@ -25,4 +26,9 @@ type federationCommand struct {
 	List  destinationListCommand  `cmd:"" help:"List a tenant's destinations with their state, their failures and what waits for them."`
 	Retry destinationRetryCommand `cmd:"" help:"Try a destination at once; its failures go on counting. Asks the running server."`
 	Reset destinationResetCommand `cmd:"" help:"Forget a destination's failures and where it was found, and try it at once. Asks the running server."`
+}
+
+// epochCommand is konsil admin epoch.
+type epochCommand struct {
+	Raise epochRaiseCommand `cmd:"" help:"Begin a new epoch: clients and other servers fetch anew what they may have missed. Asks the running server, unless --offline."`
 }

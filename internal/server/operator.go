@@ -18,6 +18,7 @@ func (s *Server) operator() http.Handler {
 	if s.node.rooms != nil {
 		s.node.roomOrders(mux)
 		s.node.federationOrders(mux)
+		s.node.epochOrder(mux)
 	}
 	mux.Handle("/", s.health.Handler())
 	return mux

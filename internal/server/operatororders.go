@@ -30,20 +30,27 @@ const maxOrder = 4 << 10
 
 // order serves an order: the reply in JSON, or {"error": …}.
 func (n *node) order(mux *http.ServeMux, pattern string, act func(context.Context, *tenant.Tenant, order) (any, error)) {
+	n.cellOrder(mux, pattern, func(ctx context.Context, o order) (any, error) {
+		t, err := n.tenants.ByName(ctx, o.Tenant)
+		if errors.Is(err, tenant.ErrUnknown) {
+			return nil, mxerror.NotFound.With("There is no tenant %s here.", o.Tenant)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return act(ctx, t, o)
+	})
+}
+
+// cellOrder is order where the tenant may be left out.
+func (n *node) cellOrder(mux *http.ServeMux, pattern string, act func(context.Context, order) (any, error)) {
 	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		reply, err := func() (any, error) {
 			var o order
 			if err := json.UnmarshalRead(http.MaxBytesReader(w, r.Body, maxOrder), &o); err != nil {
 				return nil, mxerror.BadJSON.With("%v", err)
 			}
-			t, err := n.tenants.ByName(r.Context(), o.Tenant)
-			if errors.Is(err, tenant.ErrUnknown) {
-				return nil, mxerror.NotFound.With("There is no tenant %s here.", o.Tenant)
-			}
-			if err != nil {
-				return nil, err
-			}
-			return act(r.Context(), t, o)
+			return act(r.Context(), o)
 		}()
 		w.Header().Set("Content-Type", "application/json")
 		if err != nil {
@@ -65,5 +72,13 @@ func (n *node) federationOrders(mux *http.ServeMux) {
 	})
 	n.order(mux, "POST /admin/federation/reset", func(ctx context.Context, t *tenant.Tenant, o order) (any, error) {
 		return map[string]id.Server{"reset": o.Destination}, n.federation.Reset(ctx, t, o.Destination)
+	})
+}
+
+// epochOrder is the operator's word that commits may have been lost.
+func (n *node) epochOrder(mux *http.ServeMux) {
+	n.cellOrder(mux, "POST /admin/epoch/raise", func(ctx context.Context, o order) (any, error) {
+		raised, err := n.raiseEpoch(ctx, o.Tenant)
+		return map[string]int{"raised": raised}, err
 	})
 }

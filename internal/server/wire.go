@@ -53,6 +53,7 @@ type node struct {
 	metrics    *observe.Metrics
 	router     *httpapi.Router
 	tenants    *tenant.Store
+	feed       *stream.Feed
 	committer  *stream.Committer
 	federation *federation.Service
 	accounts   *account.Service
@@ -117,6 +118,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		return nil, err
 	}
 	feed := stream.NewFeed(n.db)
+	n.feed = feed
 	if n.committer, err = stream.NewCommitter(ctx, n.db, feed, log); err != nil {
 		return nil, fmt.Errorf("committer: %w", err)
 	}

@@ -59,7 +59,11 @@ type whisper struct {
 	users []id.User
 }
 
-type waiter struct{ wake chan struct{} }
+type waiter struct {
+	wake chan struct{}
+	// forgotten, written before wake is closed, ends the wait for good.
+	forgotten bool
+}
 
 // NewFeed returns the feed of a node.
 func NewFeed(db *database.DB) *Feed {
@@ -254,7 +258,7 @@ func (f *Feed) Wait(ctx context.Context, t tenant.ID, user id.User, after int64,
 	return f.WaitUntil(ctx, nil, nil, t, user, after, ephemeral)
 }
 
-// WaitUntil is Wait that also ends, with context.DeadlineExceeded, when stop is closed or timeout fires. Contexts made for that would be held by every
+// WaitUntil is Wait that also ends, with context.DeadlineExceeded, when stop is closed or timeout fires, and with [ErrForgotten]. Contexts made for that would be held by every
 // connection that waits.
 func (f *Feed) WaitUntil(ctx context.Context, stop <-chan struct{}, timeout <-chan time.Time, t tenant.ID, user id.User, after int64, ephemeral uint64) error {
 	if _, err := f.Position(ctx, t); err != nil {
@@ -274,6 +278,9 @@ func (f *Feed) WaitUntil(ctx context.Context, stop <-chan struct{}, timeout <-ch
 	f.mu.Unlock()
 	select {
 	case <-w.wake:
+		if w.forgotten {
+			return ErrForgotten
+		}
 		return nil
 	case <-ctx.Done():
 	case <-stop:

@@ -252,10 +252,15 @@ func (s *Store) SetState(ctx context.Context, t *Tenant, state State) error {
 	if _, err := s.db.Exec(ctx, "UPDATE tenant SET state = $2 WHERE tenant = $1", int64(t.ID), string(state)); err != nil {
 		return err
 	}
+	s.Changed(t)
+	return nil
+}
+
+// Changed forgets what is remembered of a tenant whose row has changed; what other nodes and its further hosts remember ends within seconds.
+func (s *Store) Changed(t *Tenant) {
 	for _, key := range []string{"id:" + strconv.FormatInt(int64(t.ID), 10), "name:" + string(t.Name), "host:" + string(t.Name)} {
 		s.byKey.Invalidate(key)
 	}
-	return nil
 }
 
 func newID() ID {

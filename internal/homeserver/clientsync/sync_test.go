@@ -424,6 +424,9 @@ func TestEpoch(t *testing.T) {
 		if Find(a.State(room), "m.room.create", "") == nil && Find(a.Timeline(room), "m.room.create", "") == nil {
 			t.Errorf("a token of an old epoch gets %v", a.At("rooms", "join", room))
 		}
+		if a.At("rooms", "join", room, "timeline", "limited") != true || a.At("rooms", "leave", gone, "timeline", "limited") != true {
+			t.Error("a room that fits into the answer is no gap")
+		}
 		if a.At("rooms", "leave", gone) == nil {
 			t.Error("a room that was left is not mentioned")
 		}

@@ -85,6 +85,7 @@ func (s *Service) window(ctx context.Context, q *query, a *answer, p *place, fro
 	if from == 0 && p.fresh && oldest != nil && oldest.Type() != event.TypeCreate {
 		w.limited = true // the room is older than what this server has of it
 	}
+	w.limited = w.limited || q.gap // what the client has of the room may be what was lost
 	return w, nil
 }
 

@@ -237,7 +237,7 @@ func TestAfterRestore(t *testing.T) {
 		bob.Do("POST", v3+"/keys/upload", m{"one_time_keys": oneTimeKeys(0, 3)}).OK(nil)
 		devicesOf(alice, bob.ID)
 		devicesOf(bob, alice.ID)
-		if err := g.keys.AfterRestore(ctx, g.B.ID, g.B.Name); err != nil {
+		if err := encryption.AfterRestore(ctx, g.DB, g.B.ID, g.B.Name); err != nil {
 			t.Fatal(err)
 		}
 		if counts, _, err := g.keys.KeyCounts(ctx, g.B.ID, bob.ID, bob.Device); err != nil || counts["signed_curve25519"] != 0 {

@@ -16,8 +16,8 @@ const restoreJump = 1_000_000
 // AfterRestore makes a tenant's keys safe to go on with when commits may have been lost (engine rule 7): one-time keys that may have been given
 // out are dropped, so that clients upload new ones; its users' device stream ids jump, so that peers see a gap and fetch the lists; copies
 // of other servers' lists are stale.
-func (s *Service) AfterRestore(ctx context.Context, t tenant.ID, name id.Server) error {
-	return s.db.Write(ctx, func(tx *database.Tx) error {
+func AfterRestore(ctx context.Context, db *database.DB, t tenant.ID, name id.Server) error {
+	return db.Write(ctx, func(tx *database.Tx) error {
 		if _, err := tx.Exec(ctx, "DELETE FROM one_time_key WHERE tenant = $1", int64(t)); err != nil {
 			return err
 		}

@@ -5,15 +5,14 @@ package requirement
 import (
 	"bytes"
 	"flag"
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/konsil-health/konsil/internal/telematik/requirement/requirementtest"
 )
 
 var writeTable = flag.Bool("write-requirements", false, "write docs/requirements.md instead of comparing it (make docs)")
@@ -61,17 +60,10 @@ func TestLines(t *testing.T) {
 // TestTestsExist: every test that a line names is there and carries the requirement's number in its comment.
 func TestTestsExist(t *testing.T) {
 	t.Parallel()
-	known := map[string]map[string]string{}
+	tests := requirementtest.Tests{Root: filepath.Join("..", "..")}
 	for _, l := range table {
 		for _, name := range l.Tests {
-			folder, test, ok := strings.Cut(name, ": ")
-			if !ok {
-				t.Fatalf("%s: %q is not folder: TestName", l.ID, name)
-			}
-			if known[folder] == nil {
-				known[folder] = testsIn(t, folder)
-			}
-			comment, there := known[folder][test]
+			comment, there := tests.Comment(t, name)
 			if !there {
 				t.Errorf("%s: there is no %s", l.ID, name)
 			} else if !regexp.MustCompile(regexp.QuoteMeta(l.ID) + `\b`).MatchString(comment) {
@@ -79,28 +71,6 @@ func TestTestsExist(t *testing.T) {
 			}
 		}
 	}
-}
-
-// testsIn returns the comments of the test functions of a folder below internal.
-func testsIn(t *testing.T, folder string) map[string]string {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join("..", "..", filepath.FromSlash(folder), "*_test.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := map[string]string{}
-	for _, file := range files {
-		tree, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, d := range tree.Decls {
-			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && strings.HasPrefix(f.Name.Name, "Test") {
-				found[f.Name.Name] = f.Doc.Text()
-			}
-		}
-	}
-	return found
 }
 
 // TestDossierIsCovered: every requirement that the project's dossier names, where it is at hand, has a line, in this version or a later one.
