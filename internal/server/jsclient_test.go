@@ -40,7 +40,7 @@ type script struct {
 }
 
 // scriptFiles are what Node needs; they are copied beside the installed packages, so that the source tree stays clean.
-var scriptFiles = []string{"package.json", "package-lock.json", ".npmrc", "client.mjs", "node.mjs", "page.mjs"}
+var scriptFiles = []string{"package.json", "package-lock.json", ".npmrc", "client.mjs", "crypto.mjs", "node.mjs", "page.mjs"}
 
 // installScript installs the packages of testdata/jsclient once per content into the tools folder of the repository.
 var installScript = sync.OnceValues(func() (string, error) {
