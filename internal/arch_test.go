@@ -75,6 +75,7 @@ var order = []string{
 	"internal/telematik/directory",
 	"internal/telematik/fedlist",
 	"internal/telematik/permission",
+	"internal/telematik/contact",
 	"internal/telematik/sweep",
 	"internal/telematik/registration",
 	"internal/telematik/proxy",

@@ -22,12 +22,13 @@ import (
 	"github.com/konsil-health/konsil/internal/homeserver/policy"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/telematik/card"
+	"github.com/konsil-health/konsil/internal/telematik/contact"
 	"github.com/konsil-health/konsil/internal/telematik/fedlist"
 	"github.com/konsil-health/konsil/internal/telematik/permission"
 )
 
 // rules returns what the configuration's policy is: an ordinary homeserver, or the rules of the TI-Messenger over the federation list.
-func (n *node) rules(ctx context.Context, c *config.Config, log *slog.Logger, data permission.AccountData) (policy.Policy, error) {
+func (n *node) rules(ctx context.Context, c *config.Config, log *slog.Logger, data permission.AccountData, prove func(context.Context, *tenant.Tenant, string) (id.User, error)) (policy.Policy, error) {
 	if c.Policy == config.PolicyOpen {
 		return policy.Open{RoomVersion: c.Rooms.DefaultVersion}, nil
 	}
@@ -37,9 +38,15 @@ func (n *node) rules(ctx context.Context, c *config.Config, log *slog.Logger, da
 	if err := n.follow(ctx, c, log); err != nil {
 		return nil, err
 	}
-	return permission.New(permission.Options{Members: n.members, AccountData: data, Log: log, Blocks: func(ctx context.Context, t tenant.ID) (blocks, set bool, err error) {
-		return console.BlocksByDefault(ctx, n.db, t)
-	}}), nil
+	o := permission.Options{Members: n.members, AccountData: data, Log: log, ByClients: c.Telematik.PermissionCheck == config.PermissionClient,
+		Blocks: func(ctx context.Context, t tenant.ID) (blocks, set bool, err error) {
+			return console.BlocksByDefault(ctx, n.db, t)
+		}}
+	if c.Telematik.ContactManagement {
+		n.contacts = contact.New(contact.Options{DB: n.db, Prove: prove})
+		o.Contacts = n.contacts.Allows
+	}
+	return permission.New(o), nil
 }
 
 // insured says whether a server serves insured people: one of ours, or by the federation list.

@@ -39,6 +39,7 @@ import (
 	"github.com/konsil-health/konsil/internal/homeserver/space"
 	"github.com/konsil-health/konsil/internal/homeserver/timeline"
 	"github.com/konsil-health/konsil/internal/matrix/id"
+	"github.com/konsil-health/konsil/internal/telematik/contact"
 	"github.com/konsil-health/konsil/internal/telematik/fedlist"
 	"github.com/konsil-health/konsil/internal/telematik/proxy"
 	"github.com/konsil-health/konsil/internal/telematik/sweep"
@@ -59,6 +60,7 @@ type node struct {
 	accounts   *account.Service
 	rooms      *room.Service
 	members    *fedlist.Consumer // nil in plain Matrix mode
+	contacts   *contact.Lists    // nil without contact management for older clients
 	registry   http.Handler      // nil without role registration
 	central    *central          // nil without a central service
 	proxy      http.Handler      // nil without role proxy
@@ -135,6 +137,8 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	var accounts *account.Service
 	rules, err := n.rules(ctx, c, log, func(ctx context.Context, t tenant.ID, user id.User, typ string) (jsontext.Value, bool, error) {
 		return accounts.AccountDatum(ctx, t, user, "", typ)
+	}, func(ctx context.Context, t *tenant.Tenant, token string) (id.User, error) {
+		return accounts.OpenIDUser(ctx, t.ID, token)
 	})
 	if err != nil {
 		return nil, err
@@ -185,8 +189,15 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		ProfileChanged: func(ctx context.Context, t *tenant.Tenant, user id.User) error {
 			return rooms.ProfileChanged(ctx, t, user)
 		},
-		Erase:    func(ctx context.Context, t *tenant.Tenant, user id.User) error { return rooms.Erase(ctx, t.ID, user) },
-		LeaveAll: func(ctx context.Context, t *tenant.Tenant, user id.User) error { return rooms.LeaveAll(ctx, t, user) },
+		Erase: func(ctx context.Context, t *tenant.Tenant, user id.User) error { return rooms.Erase(ctx, t.ID, user) },
+		LeaveAll: func(ctx context.Context, t *tenant.Tenant, user id.User) error {
+			if n.contacts != nil {
+				if err := n.contacts.Forget(ctx, t.ID, user); err != nil {
+					return err
+				}
+			}
+			return rooms.LeaveAll(ctx, t, user)
+		},
 		RemoteProfile: func(ctx context.Context, t *tenant.Tenant, user id.User, field string) (map[string]jsontext.Value, error) {
 			return n.federation.RemoteProfile(ctx, t, user, field)
 		},
@@ -372,6 +383,9 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 	n.router.Add(administration.Routes()...)
 	n.router.Add(later.Routes()...)
 	n.router.Add(n.federation.Routes()...)
+	if n.contacts != nil {
+		n.router.Add(n.contacts.Routes()...)
+	}
 	if n.members != nil {
 		n.router.Add(n.members.InformationRoutes(func(ctx context.Context, t *tenant.Tenant, token string) error {
 			_, err := accounts.OpenIDUser(ctx, t.ID, token)

@@ -258,6 +258,12 @@ const (
 	SecondFactorOff      = "off"
 )
 
+// Who enforces permission configurations.
+const (
+	PermissionServer = "server"
+	PermissionClient = "client"
+)
+
 // NeedsSecondFactor says whether a password alone lets nobody in (A_22936): in TI mode unless it is switched off, which production refuses.
 func (c *Config) NeedsSecondFactor() bool {
 	return c.SecondFactor == SecondFactorRequired || c.SecondFactor == "" && c.Policy == PolicyTI
@@ -283,7 +289,10 @@ type Telematik struct {
 	// professional; 0 for ever.
 	OrphanedRooms time.Duration `key:"orphaned_rooms"`
 	InsuredAlone  time.Duration `key:"insured_alone"`
-	IDP           CardIDP       `key:"idp"`
+	// PermissionCheck is who enforces permission configurations: the server, or the invitees' clients.
+	PermissionCheck   string  `key:"permission_check"`
+	ContactManagement bool    `key:"contact_management"`
+	IDP               CardIDP `key:"idp"`
 }
 
 // CardIDP is the identity provider by which people sign in with their cards; without an issuer they do not.

@@ -276,7 +276,8 @@ func TestCORS(t *testing.T) {
 		res := g.send(t, "b", c.request, "", "")
 		res.Body.Close()
 		if res.StatusCode != c.status || res.Header.Get("Access-Control-Allow-Origin") != "*" ||
-			!strings.Contains(res.Header.Get("Access-Control-Allow-Headers"), "Authorization") {
+			!strings.Contains(res.Header.Get("Access-Control-Allow-Headers"), "Authorization") ||
+			!strings.Contains(res.Header.Get("Access-Control-Allow-Headers"), "Mxid") {
 			t.Errorf("%s: %d %v", c.request, res.StatusCode, res.Header)
 		}
 	}

@@ -99,7 +99,7 @@ func (m *Router) Routes() []Route { return m.routes }
 var corsHeaders = map[string][]string{
 	"Access-Control-Allow-Origin":   {"*"},
 	"Access-Control-Allow-Methods":  {"GET, POST, PUT, DELETE, PATCH, OPTIONS"},
-	"Access-Control-Allow-Headers":  {"Origin, X-Requested-With, Content-Type, Accept, Authorization, Date, If-Match, If-None-Match"},
+	"Access-Control-Allow-Headers":  {"Origin, X-Requested-With, Content-Type, Accept, Authorization, Date, If-Match, If-None-Match, Mxid"},
 	"Access-Control-Expose-Headers": {"ETag, Location, Retry-After"},
 	"X-Content-Type-Options":        {"nosniff"},
 }

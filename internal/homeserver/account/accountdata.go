@@ -7,6 +7,8 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"maps"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -56,6 +58,24 @@ func (s *Service) AccountDataOfType(ctx context.Context, t tenant.ID, user id.Us
 		d.Content = jsontext.Value(content)
 		return d, err
 	})
+}
+
+// AllAccountData returns all of a user's entries up to a position, and the defaults of what the user has not set.
+func (s *Service) AllAccountData(ctx context.Context, t *tenant.Tenant, user id.User, to int64) ([]AccountDatum, error) {
+	all, err := s.AccountDataSince(ctx, t.ID, user, 0, to)
+	if err != nil {
+		return nil, err
+	}
+	defaults, err := s.o.Policy.AccountDefaults(ctx, t)
+	for _, d := range all {
+		if d.Room == "" {
+			delete(defaults, d.Type)
+		}
+	}
+	for _, typ := range slices.Sorted(maps.Keys(defaults)) {
+		all = append(all, AccountDatum{Type: typ, Content: defaults[typ], Position: to + 1}) // newer than what anybody has been told
+	}
+	return all, err
 }
 
 // AccountDatum returns one entry; ok is false where there is none.
@@ -174,6 +194,11 @@ func (s *Service) getAccountData(ctx context.Context, r *httpapi.Request) (any, 
 		return nil, err
 	}
 	content, ok, err := s.AccountDatum(ctx, r.Tenant.ID, user, room, r.Var("type"))
+	if err == nil && !ok && room == "" {
+		var defaults map[string]jsontext.Value
+		defaults, err = s.o.Policy.AccountDefaults(ctx, r.Tenant)
+		content, ok = defaults[r.Var("type")]
+	}
 	if err == nil && !ok {
 		err = mxerror.NotFound.With("there is no account data of this type")
 	}

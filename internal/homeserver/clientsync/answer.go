@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/konsil-health/konsil/internal/homeserver/account"
 	"github.com/konsil-health/konsil/internal/homeserver/push"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
 	"github.com/konsil-health/konsil/internal/homeserver/timeline"
@@ -277,7 +278,7 @@ func (s *Service) accountData(ctx context.Context, q *query, a *answer, c *chang
 	if a.fresh { // a room that is new to the client comes with all that was stored for it
 		from = 0
 	}
-	data, err := s.o.Accounts.AccountDataSince(ctx, q.t.ID, q.user, from, a.to)
+	data, err := s.storedAccountData(ctx, q, from, a.to)
 	if err != nil {
 		return err
 	}
@@ -303,6 +304,14 @@ func (s *Service) accountData(ctx context.Context, q *query, a *answer, c *chang
 		}
 	}
 	return nil
+}
+
+// storedAccountData reads what changed, and for a client that begins what holds where its user has set nothing.
+func (s *Service) storedAccountData(ctx context.Context, q *query, from, to int64) ([]account.AccountDatum, error) {
+	if q.initial {
+		return s.o.Accounts.AllAccountData(ctx, q.t, q.user, to)
+	}
+	return s.o.Accounts.AccountDataSince(ctx, q.t.ID, q.user, from, to)
 }
 
 // roomData adds account data of a room to the room's section; changed says that it is new to the client.

@@ -250,7 +250,7 @@ func (s *Service) initialSync(ctx context.Context, r *httpapi.Request) (any, err
 	if reply.Presence, err = s.o.Ephemeral.PresenceSince(ctx, r.Tenant.ID, r.Session.User, 0); err != nil {
 		return nil, err
 	}
-	data, err := s.o.Accounts.AccountDataSince(ctx, r.Tenant.ID, r.Session.User, 0, position)
+	data, err := s.o.Accounts.AllAccountData(ctx, r.Tenant, r.Session.User, position)
 	for _, d := range data {
 		if d.Room == "" {
 			reply.AccountData = append(reply.AccountData, typed{d.Type, d.Content})

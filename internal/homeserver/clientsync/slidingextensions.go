@@ -178,7 +178,7 @@ func (s *Service) slideAccountData(ctx context.Context, q *slide, a *slideAnswer
 	if len(a.first) > 0 {
 		from = 0
 	}
-	data, err := s.o.Accounts.AccountDataSince(ctx, q.t.ID, q.user, from, a.to)
+	data, err := s.storedAccountData(ctx, q.query, from, a.to)
 	if err != nil {
 		return err
 	}

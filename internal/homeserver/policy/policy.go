@@ -36,6 +36,8 @@ type Policy interface {
 	UserDirectory(t *tenant.Tenant) bool
 	// Presence is asked before a local user's status message is set.
 	Presence(t *tenant.Tenant, status string) error
+	// AccountDefaults are the global account data, by type, that users read before they have set any of the type.
+	AccountDefaults(ctx context.Context, t *tenant.Tenant) (map[string]jsontext.Value, error)
 	// DefaultRoomVersion is what createRoom makes when the client names no version.
 	DefaultRoomVersion() string
 	// RoomVersions are the versions that may be created; nil: all that the server knows.
@@ -132,6 +134,11 @@ func (Open) Localpart(_ context.Context, _ *tenant.Tenant, wished string) (strin
 // Route allows every route.
 func (Open) Route(context.Context, *tenant.Tenant, string, string, *httpapi.Session) error {
 	return nil
+}
+
+// AccountDefaults has none.
+func (Open) AccountDefaults(context.Context, *tenant.Tenant) (map[string]jsontext.Value, error) {
+	return nil, nil
 }
 
 // Profile shows everybody to everybody.

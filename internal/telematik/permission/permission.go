@@ -10,6 +10,7 @@ import (
 	"sync"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
@@ -37,6 +38,11 @@ type Options struct {
 	BlockByDefault bool
 	// Blocks says what an organisation has decided for those of its people; nil, or set as false, leaves it to BlockByDefault.
 	Blocks func(ctx context.Context, t tenant.ID) (blocks, set bool, err error)
+	// ByClients leaves the permission configuration to the invitees' clients, as Basis 1.0 and 1.1 had it (A_25046), instead of enforcing it here
+	// (A_26021-01).
+	ByClients bool
+	// Contacts says whether a user of an older client has allowed somebody's invites (I_TiMessengerContactManagement); nil without that module.
+	Contacts func(ctx context.Context, t tenant.ID, user, inviter id.User) (bool, error)
 }
 
 // Rules implement policy.Policy for TI mode.
@@ -80,7 +86,7 @@ func (r *Rules) listed(ctx context.Context, server id.Server) (insurance bool, e
 }
 
 // Invite is stage 1 for inviter and invitee, the rule that insured people never contact each other (AF_10233), and, for a local invitee, its own
-// permission configuration (A_26021-01).
+// permission configuration (A_26021-01), unless that is for the clients (A_25046).
 func (r *Rules) Invite(ctx context.Context, t *tenant.Tenant, i policy.Invite) error {
 	inviter, invitee := i.Inviter.Server(), i.Invitee.Server()
 	inviterInsured, inviteeInsured := t.Insurance, t.Insurance
@@ -96,13 +102,14 @@ func (r *Rules) Invite(ctx context.Context, t *tenant.Tenant, i policy.Invite) e
 	if inviterInsured && inviteeInsured {
 		return ruleInsured.refuse()
 	}
-	if invitee != t.Name {
+	if invitee != t.Name || r.o.ByClients {
 		return nil
 	}
 	return r.configured(ctx, t, i, inviterInsured)
 }
 
-// configured asks the invitee's permission configuration.
+// configured asks the invitee's permission configuration. What it blocks by default, the contacts of an older client may allow; whom it names as an
+// exception of "allow all" is blocked whatever they say.
 func (r *Rules) configured(ctx context.Context, t *tenant.Tenant, i policy.Invite, inviterInsured bool) error {
 	raw, found, err := r.o.AccountData(ctx, t.ID, i.Invitee, ConfigType(t))
 	if err != nil {
@@ -119,10 +126,26 @@ func (r *Rules) configured(ctx context.Context, t *tenant.Tenant, i policy.Invit
 			r.o.Log.Warn("a permission configuration is malformed; the default holds", "tenant", int64(t.ID), "error", err)
 		}
 	}
-	if !config.Allows(i.Inviter, inviterInsured) {
-		return ruleConfigured.refuse()
+	if config.Allows(i.Inviter, inviterInsured) {
+		return nil
 	}
-	return nil
+	if r.o.Contacts != nil && config.DefaultSetting == BlockAll {
+		allowed, err := r.o.Contacts(ctx, t.ID, i.Invitee, i.Inviter)
+		if allowed || err != nil {
+			return err
+		}
+	}
+	return ruleConfigured.refuse()
+}
+
+// AccountDefaults is the organisation's default as the permission configuration of users who have none.
+func (r *Rules) AccountDefaults(ctx context.Context, t *tenant.Tenant) (map[string]jsontext.Value, error) {
+	config, err := r.ofOrganisation(ctx, t.ID)
+	if err != nil {
+		return nil, err
+	}
+	content, err := json.Marshal(config)
+	return map[string]jsontext.Value{ConfigType(t): content}, err
 }
 
 // Default is the operator's default configuration.

@@ -40,12 +40,18 @@ type setting struct {
 }
 
 func newSetting(block bool) *setting {
+	return newSettingWith(func(o *permission.Options) { o.BlockByDefault = block })
+}
+
+func newSettingWith(change func(*permission.Options)) *setting {
 	s := &setting{list: &list{servers: map[id.Server]bool{"praxis.example": false, "klinik.example": false, "kasse.example": true, "andere-kasse.example": true}}, configs: map[id.User]string{}}
-	s.Rules = permission.New(permission.Options{Members: s.list, Log: slog.New(slog.DiscardHandler), BlockByDefault: block,
+	o := permission.Options{Members: s.list, Log: slog.New(slog.DiscardHandler),
 		AccountData: func(_ context.Context, _ tenant.ID, u id.User, typ string) (jsontext.Value, bool, error) {
 			c, ok := s.configs[u]
 			return jsontext.Value(c), ok && strings.HasPrefix(typ, "de.gematik.tim.account.permissionconfig."), nil
-		}})
+		}}
+	change(&o)
+	s.Rules = permission.New(o)
 	return s
 }
 
@@ -121,6 +127,72 @@ func TestInvite(t *testing.T) {
 		t.Errorf("operator's default block all: %v", err)
 	}
 }
+
+// TestInviteByOlderConcepts: what the switches for older clients change, and what they never do: a contact opens what is blocked by default, no more, and
+// where clients enforce the configuration the server asks the federation list and who is insured all the same.
+//
+// Requirements: A_25046, AF_10061, AF_10233, A_25534.
+func TestInviteByOlderConcepts(t *testing.T) {
+	t.Parallel()
+	const (
+		anna   = id.User("@anna:praxis.example")
+		ben    = id.User("@ben:klinik.example")
+		clara  = id.User("@clara:klinik.example")
+		max    = id.User("@max:kasse.example")
+		moritz = id.User("@moritz:andere-kasse.example")
+		nobody = id.User("@x:fremd.example")
+		block  = `{"defaultSetting":"block all"`
+		allow  = `{"defaultSetting":"allow all"`
+	)
+	everybody := func(context.Context, tenant.ID, id.User, id.User) (bool, error) { return true, nil }
+	contacts := func(o *permission.Options) {
+		o.Contacts = func(_ context.Context, t tenant.ID, user, inviter id.User) (bool, error) {
+			return t == klinik.ID && user == ben && inviter == anna, nil
+		}
+	}
+	known := func(o *permission.Options) { o.Contacts = everybody }
+	for _, c := range []struct {
+		name             string
+		change           func(*permission.Options)
+		at               *tenant.Tenant
+		inviter, invitee id.User
+		config           string
+		ok               bool
+	}{
+		{"a contact of who blocks all", contacts, klinik, anna, ben, block + "}", true},
+		{"no contact", contacts, klinik, clara, ben, block + "}", false},
+		{"somebody else's contact", contacts, klinik, anna, clara, block + "}", false},
+		{"a contact where the organisation blocks", func(o *permission.Options) { contacts(o); o.BlockByDefault = true }, klinik, anna, ben, "", true},
+		{"no contact where the organisation blocks", func(o *permission.Options) { contacts(o); o.BlockByDefault = true }, klinik, clara, ben, "", false},
+		{"a contact that the configuration names", known, klinik, anna, ben, allow + `,"userExceptions":{"@anna:praxis.example":{}}}`, false},
+		{"a contact whose server the configuration names", known, klinik, anna, ben, allow + `,"serverExceptions":{"praxis.example":{}}}`, false},
+		{"an insured contact, the group blocked", known, klinik, max, ben, allow + `,"groupExceptions":[{"groupName":"isInsuredPerson"}]}`, false},
+		{"an insured contact of an insured person", known, kasse, moritz, max, allow + "}", false},
+		{"an unlisted contact", known, klinik, nobody, ben, block + "}", false},
+		{"clients decide", byClients, klinik, anna, ben, block + "}", true},
+		{"clients decide, within the tenant", byClients, klinik, clara, ben, block + "}", true},
+		{"clients decide, not who is listed", byClients, klinik, nobody, ben, allow + "}", false},
+		{"clients decide, not between insured people", byClients, kasse, moritz, max, allow + "}", false},
+	} {
+		s := newSettingWith(c.change)
+		if c.config != "" {
+			s.configs[c.invitee] = c.config
+		}
+		err := s.Invite(t.Context(), c.at, policy.Invite{Inviter: c.inviter, Invitee: c.invitee, Incoming: c.inviter.Server() != c.at.Name})
+		if (err == nil) != c.ok || err != nil && !errors.Is(err, mxerror.Forbidden) {
+			t.Errorf("%s: %v, want allowed %v", c.name, err, c.ok)
+		}
+	}
+	broken := errors.New("the database is away")
+	s := newSettingWith(func(o *permission.Options) {
+		o.BlockByDefault, o.Contacts = true, func(context.Context, tenant.ID, id.User, id.User) (bool, error) { return false, broken }
+	})
+	if err := s.Invite(t.Context(), klinik, policy.Invite{Inviter: anna, Invitee: ben, Incoming: true}); !errors.Is(err, broken) {
+		t.Errorf("contacts that cannot be read: %v", err)
+	}
+}
+
+func byClients(o *permission.Options) { o.ByClients = true }
 
 // TestFederate: both ends are on the list, and an old list blocks (fail closed).
 //

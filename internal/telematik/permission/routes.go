@@ -93,6 +93,8 @@ var features = []*Feature{
 	{"application services", Served, []string{"~/appservice/*/ping", "/_matrix/client/unstable/fi.mau.msc2659/..."}, nil, "those of the operator; none leads into a third network"},
 	{"administration", Served, []string{"~/admin/...", "/_synapse/admin/...", "/_konsil/admin/..."}, nil, "administrators of the organisation only"},
 	{"I_TiMessengerInformation", Served, []string{"/tim-information/..."}, nil, "with a Matrix OpenID token"},
+	{"I_TiMessengerContactManagement", Served, []string{"/tim-contact-mgmt/..."}, nil,
+		"with a Matrix OpenID token, where `telematik.contact_management` switches it on for clients of the line 1.x"},
 	{"proof of a user for the directory", Served, []string{"/_matrix/federation/v1/openid/userinfo", "/_matrix/federation/v1/version"}, nil, "the directory asks without being a member"},
 	{"keys of servers", Served, []string{"/_matrix/key/..."}, nil, "public, A_26224, A_26244"},
 	{"federation", ForMembers, []string{"/_matrix/federation/...", "/_matrix/policy/v1/sign"}, nil, ruleListed.Name + ", " + ruleFresh.Name},

@@ -58,7 +58,7 @@ var (
 		"Die Föderationsliste ist nicht aktuell; Nachrichten zu anderen Institutionen sind gesperrt. / The federation list is out of date; communication with other institutions is blocked."}
 	ruleInsured = &Rule{"insured to insured", "AF_10233", onInvite, ePA, Refuse, 403, "M_FORBIDDEN",
 		"Versicherte können einander nicht einladen. / Insured people cannot invite each other."}
-	ruleConfigured = &Rule{"permission configuration", "A_25043, A_25044, A_25258, A_26021-01", onInvite, both, Refuse, 403, "M_FORBIDDEN",
+	ruleConfigured = &Rule{"permission configuration", "A_25043, A_25046, A_25044, A_25258, A_26021-01", onInvite, both, Refuse, 403, "M_FORBIDDEN",
 		"Die eingeladene Person möchte keine Einladung von Ihnen. / The invite was blocked by the invitee's permission configuration."}
 	ruleOneInvitee = &Rule{"one invitee", "A_25368-01", onCreate, both, Refuse, 403, "M_FORBIDDEN",
 		"Beim Anlegen eines Raums kann höchstens eine Person eingeladen werden. / At most one person can be invited when a room is created."}

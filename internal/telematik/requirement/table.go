@@ -48,7 +48,7 @@ var table = []Line{
 	{"A_25043", "The permission configuration is stored in account data.", Met, []string{"telematik/permission: TestInvite"}, ""},
 	{"A_25044", "The permission configuration has a type in gematik's namespace.", Met, []string{"telematik/permission: TestInvite"}, ""},
 	{"A_25045-02", "The configuration allows or blocks all, with exceptions for users, servers and groups.", Met, []string{"telematik/permission: TestInvite"}, ""},
-	{"A_25046", "In the older concept the client enforces the configuration.", Open, nil, "the switch for the older concept"},
+	{"A_25046", "In the older concept the client enforces the configuration.", Met, []string{"telematik/permission: TestInviteByOlderConcepts", "server: TestClientsDecide"}, ""},
 	{"A_25258", "The configuration follows the published schema.", Met, []string{"telematik/permission: TestInvite"}, ""},
 	{"A_25259", "Event data are delivered over TLS.", Open, nil, "exporter"},
 	{"A_25260", "Event data are delivered with OAuth 2.0.", Open, nil, "exporter"},
