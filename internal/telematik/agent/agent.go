@@ -65,7 +65,7 @@ func (a *Agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'")
 	header.Set("X-Content-Type-Options", "nosniff")
-	header.Set("Referrer-Policy", "no-referrer")
+	header.Set("Referrer-Policy", "same-origin") // with no-referrer browsers hide the origin of our own form
 	header.Set("Cache-Control", "no-store")
 	v := &view{a: a, w: w, language: pageLanguage(r)}
 	switch {

@@ -232,6 +232,18 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestOwnOriginIsTold: a browser tells the origin of the page's own form only where the page lets it, and nothing to others.
+func TestOwnOriginIsTold(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest(http.MethodGet, d.agent.URL+"/", nil)
+	d.agent.Config.Handler.ServeHTTP(w, r)
+	if got := w.Header().Get("Referrer-Policy"); w.Code != http.StatusOK || got != "same-origin" {
+		t.Errorf("%d, Referrer-Policy %q", w.Code, got)
+	}
+}
+
 // TestOnlyOurOwnPages: no other page may make the agent sign, and no name that others control may reach it.
 func TestOnlyOurOwnPages(t *testing.T) {
 	t.Parallel()
