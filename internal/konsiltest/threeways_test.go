@@ -19,7 +19,7 @@ import (
 // TestThreeWays tells the same story of two servers three ways: two nodes over TLS, two tenants of one cell over TLS, and the same by
 // function call. Every answer's status and error code, who is refused, and what each of the three people sees in the end must be equal.
 //
-// Requirements: AF_10063.
+// Requirements: AF_10062.
 func TestThreeWays(t *testing.T) {
 	t.Parallel()
 	ways := []string{"two cells", "neighbours over TLS", "neighbours in process"}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/konsil-health/konsil/internal/foundation/config"
 	"github.com/konsil-health/konsil/internal/foundation/tenant"
+	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/telematik/permission"
 )
 
@@ -63,10 +64,7 @@ func TestContactsOpen(t *testing.T) {
 	nora.inviting(403, "M_FORBIDDEN", max)
 
 	ti(t).asked(t, 404, contacts)
-	at, err := s.node.tenants.ByName(t.Context(), "praxis.test")
-	if err != nil {
-		t.Fatal(err)
-	}
+	at := tenantNamed(t, s, "praxis.test")
 	if err := s.node.accounts.Deactivate(t.Context(), at, anna.user); err != nil {
 		t.Fatal(err)
 	}
@@ -134,8 +132,7 @@ func TestDefaultConfiguration(t *testing.T) {
 	reads(max, permission.ConfigTypeEPA, permission.AllowAll)
 	max.want(404, "M_NOT_FOUND", "GET", dataPath(max, permission.ConfigTypePro), "")
 	anna.want(404, "M_NOT_FOUND", "GET", dataPath(anna, "org.example"), "")
-	praxis := tenantOf(t, s, anna)
-	if _, err := s.node.db.Exec(t.Context(), "INSERT INTO organisation_setting (tenant, name, value) VALUES ($1, 'invites', $2)", int64(praxis), permission.BlockAll); err != nil {
+	if _, err := s.node.db.Exec(t.Context(), "INSERT INTO organisation_setting (tenant, name, value) VALUES ($1, 'invites', $2)", int64(tenantNamed(t, s, "praxis.test").ID), permission.BlockAll); err != nil {
 		t.Fatal(err)
 	}
 	reads(anna, permission.ConfigTypePro, permission.BlockAll)
@@ -144,11 +141,11 @@ func TestDefaultConfiguration(t *testing.T) {
 	reads(anna, permission.ConfigTypePro, permission.AllowAll)
 }
 
-func tenantOf(t *testing.T, s *Server, c caller) tenant.ID {
+func tenantNamed(t *testing.T, s *Server, name id.Server) *tenant.Tenant {
 	t.Helper()
-	at, err := s.node.tenants.ByName(t.Context(), c.user.Server())
+	at, err := s.node.tenants.ByName(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return at.ID
+	return at
 }

@@ -33,7 +33,8 @@ func (n *node) wireProxy(ctx context.Context, c *config.Config, log *slog.Logger
 	}
 	settings := proxy.NewSettings(n.db)
 	o := proxy.Options{Settings: settings, MatrixVersion: c.Telematik.MatrixVersion, MaxUpload: int64(c.Media.MaxUpload), Refused: n.countRefusals(), Log: log,
-		Rules: permission.New(permission.Options{Members: n.members, AccountData: settings.AccountData, Log: log, BlockByDefault: c.Proxy.BlockByDefault})}
+		Rules: permission.New(permission.Options{Members: n.members, AccountData: settings.AccountData, Log: log, BlockByDefault: c.Proxy.BlockByDefault,
+			ByClients: c.Telematik.PermissionCheck == config.PermissionClient})}
 	for _, wanted := range c.Tenants {
 		t, err := n.tenants.ByName(ctx, wanted.Name)
 		if err != nil {

@@ -55,8 +55,8 @@ func (l *loader) check(c *Config) error {
 		l.fail("telematik.orphaned_rooms", "neither it nor telematik.insured_alone is negative")
 	}
 	l.oneOf("telematik.permission_check", c.Telematik.PermissionCheck, PermissionServer, PermissionClient)
-	if c.Telematik.ContactManagement && (c.Policy != PolicyTI || c.Telematik.PermissionCheck != PermissionServer) {
-		l.fail("telematik.contact_management", "has no effect without policy ti and telematik.permission_check server")
+	if c.Telematik.ContactManagement && (c.Policy != PolicyTI || !c.HasRole(RoleHomeserver) || c.Telematik.PermissionCheck != PermissionServer) {
+		l.fail("telematik.contact_management", "has no effect without role homeserver, policy ti and telematik.permission_check server")
 	}
 	if v := c.Telematik.MatrixVersion; v != "" && !matrixVersion.MatchString(v) {
 		l.fail("telematik.matrix_version", "%q is no version such as v1.11", v)

@@ -114,6 +114,7 @@ func TestErrorsNameKeyAndLine(t *testing.T) {
 		{text: "telematik: {permission_check: nobody}", want: "konsil.yaml:1: telematik.permission_check: \"nobody\" is none of server, client"},
 		{text: "telematik:\n  permission_check: client\n  contact_management: true", want: "konsil.yaml:3: telematik.contact_management: has no effect without"},
 		{text: "policy: open\ntelematik: {contact_management: true}", want: "konsil.yaml:2: telematik.contact_management: has no effect without"},
+		{text: "roles: [proxy]\ntelematik: {contact_management: true}", want: "konsil.yaml:2: telematik.contact_management: has no effect without role homeserver"},
 		{text: "roles: [proxy]", want: "proxy.homeserver: role proxy needs"},
 		{text: "roles: [proxy]\nproxy: {homeserver: 'http://a'}", want: "tenants: role proxy needs"},
 		{text: "roles: [proxy]\nproxy: {homeserver: 'http://a'}\ntenants: [a]", want: "telematik.federation_list: role proxy lets"},

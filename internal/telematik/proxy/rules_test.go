@@ -124,7 +124,8 @@ var ruleCases = map[string]struct {
 		refused: []attempt{inviting(anna, eve, nil), inviting(eve, anna, nil), creating(anna, object{"invite": []string{"@eve:fremd.test"}}),
 			inRoom(anna, nil, "PUT", v3+"/rooms/ROOM/state/m.room.member/@eve:fremd.test", object{"membership": "invite"}),
 			creating(anna, object{"initial_state": []object{{"type": "m.room.member", "state_key": "@eve:fremd.test", "content": object{"membership": "invite"}}}}),
-			asking(anna, "GET", "/_matrix/client/v1/media/download/fremd.test/abc", nil)}},
+			asking(anna, "GET", "/_matrix/client/v1/media/download/fremd.test/abc", nil),
+			asking(anna, "GET", "/_matrix/client/v1/media/thumbnail/fremd.test/abc?width=32&height=32", nil)}},
 	"fresh list": {allowed: []attempt{withStaleList(inviting(anna, clara, nil))}, refused: []attempt{withStaleList(nil), withStaleList(inviting(eve, ben, nil))}},
 	"insured to insured": {allowed: []attempt{inviting(ben, max, nil), inviting(max, ben, nil)},
 		refused: []attempt{inviting(max, func(s *scene) *konsiltest.Session { return s.nora }, nil)}},
@@ -133,8 +134,10 @@ var ruleCases = map[string]struct {
 			inviting(max, ben, object{"defaultSetting": "allow all", "groupExceptions": []object{{"groupName": "isInsuredPerson"}}})}},
 	"one invitee": {allowed: []attempt{creating(anna, object{"invite": []string{"@clara:praxis.test"}})},
 		refused: []attempt{creating(anna, object{"invite": []string{"@clara:praxis.test", "@ben:klinik.test"}})}},
-	"room version": {allowed: []attempt{creating(anna, object{"room_version": "9"}), inRoom(anna, nil, "POST", v3+"/rooms/ROOM/upgrade", object{"new_version": "10"})},
-		refused: []attempt{creating(anna, object{"room_version": "11"}), inRoom(anna, nil, "POST", v3+"/rooms/ROOM/upgrade", object{"new_version": "12"})}},
+	"room version": {allowed: []attempt{creating(anna, object{"room_version": "9"}), inRoom(anna, nil, "POST", v3+"/rooms/ROOM/upgrade", object{"new_version": "10"}),
+		inRoom(max, nil, "POST", v3+"/rooms/ROOM/upgrade", object{"new_version": "9"})},
+		refused: []attempt{creating(anna, object{"room_version": "11"}), inRoom(anna, nil, "POST", v3+"/rooms/ROOM/upgrade", object{"new_version": "12"}),
+			inRoom(max, nil, "POST", v3+"/rooms/ROOM/upgrade", object{"new_version": "11"})}},
 	"room type v2": {allowed: []attempt{creating(anna, object{"creation_content": object{"type": "de.gematik.tim.roomtype.default.v1"}})},
 		refused: []attempt{creating(anna, object{"creation_content": object{"type": "de.gematik.tim.roomtype.default.v2"}})}},
 	"no public rooms": {allowed: []attempt{creating(anna, publicRoom), creating(max, object{})}, refused: []attempt{creating(max, publicRoom), creating(max, object{"visibility": "public"})}},
@@ -192,7 +195,7 @@ func found(who func(*scene) *konsiltest.Session, term string, want int) func(*sc
 
 // TestRules: the table of rules holds through the proxy, between cells and between tenants of one cell, with the status, code and text that it says.
 //
-// Requirements: AF_10061, AF_10064-02, AF_10104, AF_10233, A_25534, A_26021-01, A_26328.
+// Requirements: AF_10061, AF_10064-02, AF_10104, AF_10233, A_25534, A_26021-01, A_26202, A_26203, A_26328.
 func TestRules(t *testing.T) {
 	t.Parallel()
 	for name, together := range map[string]bool{"cells": false, "tenants": true} {
@@ -205,7 +208,7 @@ func TestRules(t *testing.T) {
 
 // TestRulesOfKonsil: the same table holds under policy ti without any proxy.
 //
-// Requirements: AF_10061, AF_10064-02, AF_10104, AF_10233, A_25534, A_26021-01, A_26328.
+// Requirements: AF_10061, AF_10064-02, AF_10104, AF_10233, A_25534, A_26021-01, A_26202, A_26203, A_26328.
 func TestRulesOfKonsil(t *testing.T) {
 	t.Parallel()
 	for name, together := range map[string]bool{"cells": false, "tenants": true} {
