@@ -48,8 +48,11 @@ func (m *Router) Call(ctx context.Context, t *tenant.Tenant, origin id.Server, m
 	if err != nil {
 		answer = m.encodeFailure(ctx, r, err)
 	}
-	status, n := answer.write(w)
+	status, n, err := answer.write(w)
 	m.record(ctx, r, start, status, n, "in_process")
+	if err != nil {
+		return nil, err
+	}
 	return &Response{Status: status, Header: w.header, Body: w.body.Bytes()}, nil
 }
 

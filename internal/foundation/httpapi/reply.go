@@ -22,6 +22,8 @@ type Reply struct {
 	// Body is nil for none (or {} with status 200), an io.Reader (closed afterwards if it is an io.Closer) or a []byte to send as they are with the Content-Type in
 	// Header, or any other value to send as JSON.
 	Body any
+	// Streamed sends a JSON Body while it is being encoded, so that an answer of many megabytes is never in memory as a whole. Its length is not announced.
+	Streamed bool
 	// Serve writes the whole answer by itself (ranges, files); Status, Header and Body are not used then.
 	Serve func(w http.ResponseWriter)
 }
@@ -39,11 +41,12 @@ var (
 	encodeOptions = json.JoinOptions(json.Deterministic(true), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 )
 
-// encoded is an answer ready to write: bytes, a stream or a function.
+// encoded is an answer ready to write: bytes, a value that is encoded on the way, a stream or a function.
 type encoded struct {
 	status int
 	header http.Header
 	body   []byte
+	value  any
 	stream io.Reader
 	serve  func(http.ResponseWriter)
 }
@@ -76,6 +79,11 @@ func encode(v any) (encoded, error) {
 	case []byte:
 		out.body = body
 	default:
+		if reply.Streamed {
+			out.value = body
+			out.setContentType()
+			return out, nil
+		}
 		b, err := json.Marshal(body, encodeOptions)
 		if err != nil {
 			return encoded{}, fmt.Errorf("encode answer: %w", err)
@@ -116,16 +124,19 @@ func encodeError(err *mxerror.Error) encoded {
 	return out
 }
 
-// write sends the answer and returns its status and the number of body bytes.
-func (e encoded) write(w http.ResponseWriter) (status int, n int64) {
+// write sends the answer and returns its status and the number of body bytes. The error is that of a value which cannot be encoded.
+func (e encoded) write(w http.ResponseWriter) (status int, n int64, err error) {
 	if e.serve != nil {
 		counter := &countingWriter{ResponseWriter: w, status: http.StatusOK}
 		e.serve(counter)
-		return counter.status, counter.n
+		return counter.status, counter.n, nil
 	}
 	h := w.Header()
 	for k, v := range e.header {
 		h[k] = v
+	}
+	if e.value != nil {
+		return e.writeValue(w)
 	}
 	if e.stream == nil {
 		if e.status != http.StatusNoContent && e.status != http.StatusNotModified {
@@ -133,20 +144,21 @@ func (e encoded) write(w http.ResponseWriter) (status int, n int64) {
 		}
 		w.WriteHeader(e.status)
 		n, _ := w.Write(e.body) // a client that went away needs no answer
-		return e.status, int64(n)
+		return e.status, int64(n), nil
 	}
 	if c, ok := e.stream.(io.Closer); ok {
 		defer c.Close()
 	}
 	w.WriteHeader(e.status)
 	n, _ = io.Copy(w, e.stream)
-	return e.status, n
+	return e.status, n, nil
 }
 
 type countingWriter struct {
 	http.ResponseWriter
 	status int
 	n      int64
+	err    error // of the connection
 }
 
 func (c *countingWriter) WriteHeader(status int) {
@@ -157,6 +169,9 @@ func (c *countingWriter) WriteHeader(status int) {
 func (c *countingWriter) Write(b []byte) (int, error) {
 	n, err := c.ResponseWriter.Write(b)
 	c.n += int64(n)
+	if err != nil {
+		c.err = err
+	}
 	return n, err
 }
 

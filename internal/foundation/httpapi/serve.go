@@ -44,24 +44,34 @@ func (m *Router) serveNetwork(w http.ResponseWriter, hr *http.Request) {
 	if err != nil {
 		answer = m.encodeFailure(ctx, r, err)
 	}
-	status, n := m.write(w, answer)
+	status, n, broken := m.write(w, answer)
 	if ctx.Err() != nil && err != nil {
 		status = statusClientGone
 	}
 	m.record(ctx, r, start, status, n, "network")
+	if broken != nil {
+		m.logFailure(ctx, r, broken)
+		panic(http.ErrAbortHandler) // nobody shall take the piece for the whole
+	}
 }
 
-// write sends an answer. One in memory has to be taken in time; streams end with their source. The connection is given on without a deadline:
-// other handlers may serve its next request.
-func (m *Router) write(w http.ResponseWriter, answer encoded) (status int, n int64) {
-	if answer.body == nil {
+// write sends an answer. One in memory has to be taken in time, one that is encoded on the way piece by piece; streams end with their source. The
+// connection is given on without a deadline: other handlers may serve its next request.
+func (m *Router) write(w http.ResponseWriter, answer encoded) (status int, n int64, err error) {
+	departs := http.NewResponseController(w)
+	by := func(bytes int) time.Time {
+		return time.Now().Add(m.o.BodyTime + time.Duration(bytes/slowestReader)*time.Second)
+	}
+	switch {
+	case answer.value != nil:
+		w = &patient{ResponseWriter: w, departs: departs, time: by}
+	case answer.body != nil:
+		_ = departs.SetWriteDeadline(by(len(answer.body)))
+	default:
 		return answer.write(w)
 	}
-	departs := http.NewResponseController(w)
-	_ = departs.SetWriteDeadline(time.Now().Add(m.o.BodyTime + time.Duration(len(answer.body)/slowestReader)*time.Second))
-	status, n = answer.write(w)
-	_ = departs.SetWriteDeadline(time.Time{})
-	return status, n
+	defer func() { _ = departs.SetWriteDeadline(time.Time{}) }()
+	return answer.write(w)
 }
 
 // network is the order of checks for a request of the network: host, route, size, tenant, caller, then what serves all transports.

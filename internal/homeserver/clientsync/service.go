@@ -127,7 +127,10 @@ func (s *Service) handle(ctx context.Context, r *httpapi.Request) (any, error) {
 		answer.NextBatch = s.o.Tokens.Stream(q.t.ID, answer.token)
 		s.recordMembers(q, answer)
 		answer.trim(q.filter.EventFields)
-		return answer.reply, s.countKeys(ctx, q, answer.reply, answer.token.Position)
+		if err := s.countKeys(ctx, q, answer.reply, answer.token.Position); err != nil || !q.initial {
+			return answer.reply, err
+		}
+		return &httpapi.Reply{Body: answer.reply, Streamed: true}, nil // of many rooms
 	}
 }
 
