@@ -335,7 +335,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		},
 	})
 	n.ends(func() error { passing.Close(); return nil })
-	notifications = push.New(push.Options{DB: n.db, Feed: feed, Rooms: rooms, Accounts: accounts, Ephemeral: passing, Tokens: tokens,
+	notifications = push.New(push.Options{DB: n.db, Committer: n.committer, Feed: feed, Rooms: rooms, Accounts: accounts, Ephemeral: passing, Tokens: tokens,
 		Log: log, Ignored: history.Ignored, Guard: federation.Guard(c.PrivateAddresses), AllowPrivate: c.PrivateAddresses,
 		RetryMin: c.Federation.Retry.First, RetryMax: c.Federation.Retry.Max})
 	n.ends(func() error { notifications.Close(); return nil })

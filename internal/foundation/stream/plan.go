@@ -29,7 +29,7 @@ const (
 	StateDelta                  // the current state changed without a timeline event (resolution)
 	Membership                  // a user's own view of a room changed without a timeline event there: invite, rejected invite, forget
 	Receipt                     // receipt or read marker
-	AccountData                 // global or room account data, push rules, tags
+	AccountData                 // global or room account data, push rules, tags, subscriptions to threads
 	DeviceList                  // a user's devices or identity keys changed
 	ToDevice                    // a message in a device's inbox
 	Keys                        // one-time or fallback keys of a device

@@ -200,7 +200,7 @@ func (s *Service) Deactivate(ctx context.Context, t *tenant.Tenant, user id.User
 		}
 	}
 	return s.db.Write(ctx, func(tx *database.Tx) error {
-		for _, table := range []string{"profile", "account_data", "filter", "threepid", "second_factor", "bot_credential", "card_link", "card_code"} {
+		for _, table := range []string{"profile", "account_data", "filter", "threepid", "second_factor", "bot_credential", "card_link", "card_code", "thread_subscription"} {
 			if _, err := tx.Exec(ctx, "DELETE FROM "+table+" WHERE tenant = $1 AND user_id = $2", int64(t.ID), string(user)); err != nil {
 				return err
 			}

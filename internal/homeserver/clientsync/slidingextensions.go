@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/konsil-health/konsil/internal/homeserver/ephemeral"
+	"github.com/konsil-health/konsil/internal/homeserver/push"
 	"github.com/konsil-health/konsil/internal/homeserver/timeline"
 	"github.com/konsil-health/konsil/internal/matrix/event"
 	"github.com/konsil-health/konsil/internal/matrix/id"
@@ -25,6 +26,7 @@ type extensions struct {
 	AccountData extension         `json:"account_data"`
 	Receipts    extension         `json:"receipts"`
 	Typing      extension         `json:"typing"`
+	Threads     threadsExtension  `json:"io.element.msc4308.thread_subscriptions"`
 }
 
 // extension is one of them; lists and rooms narrow the rooms that it is about, "*" or nothing means all.
@@ -42,7 +44,16 @@ type toDeviceExtension struct {
 	after int64
 }
 
+// threadsExtension asks for changes of the user's subscriptions to threads (MSC4308).
+type threadsExtension struct {
+	Enabled bool   `json:"enabled"`
+	Limit   *int64 `json:"limit"`
+}
+
 func (x *extensions) check() error {
+	if l := x.Threads.Limit; l != nil && *l < 1 {
+		return mxerror.InvalidParam.With("limit must be positive")
+	}
 	if l := x.ToDevice.Limit; l != nil && *l < 1 {
 		return mxerror.InvalidParam.With("limit must be positive")
 	}
@@ -79,6 +90,10 @@ type (
 	roomsReply struct {
 		Rooms map[id.Room]typed `json:"rooms"`
 	}
+	threadsReply struct {
+		*push.Subscriptions `json:",inline"`
+		Previous            string `json:"prev_batch,omitzero"`
+	}
 )
 
 // receiveToDevice deletes what the device shows to have received by the extension's since (engine rule 28).
@@ -111,6 +126,7 @@ func (s *Service) extend(ctx context.Context, q *slide, a *slideAnswer) error {
 		{x.AccountData.Enabled, s.slideAccountData},
 		{x.Receipts.Enabled, s.slideReceipts},
 		{x.Typing.Enabled, s.slideTyping},
+		{x.Threads.Enabled, s.slideThreads},
 	} {
 		if !part.on {
 			continue
@@ -331,6 +347,25 @@ func (s *Service) slideTyping(_ context.Context, q *slide, a *slideAnswer) error
 		a.quiet = false
 		a.Extensions["typing"] = out
 	}
+	return nil
+}
+
+// slideThreads fills in the newest changes of the user's subscriptions to threads. A client that begins is told of those that have ended too: it may
+// still have what it knew before.
+func (s *Service) slideThreads(ctx context.Context, q *slide, a *slideAnswer) error {
+	if a.changes.known && !a.changes.accountData {
+		return nil
+	}
+	limit := push.DefaultSubscriptions
+	if l := q.request.Extensions.Threads.Limit; l != nil {
+		limit = int(min(*l, push.MaxSubscriptions))
+	}
+	found, err := s.o.Push.Subscriptions(ctx, q.t.ID, q.user, a.from, a.to, limit)
+	if err != nil || found.Len() == 0 {
+		return err
+	}
+	a.quiet = false
+	a.Extensions["io.element.msc4308.thread_subscriptions"] = threadsReply{found, found.More}
 	return nil
 }
 

@@ -263,7 +263,7 @@ func (r *Reader) judged(ctx context.Context, in *room.Room, events []*room.Event
 	if len(events) == 0 {
 		return nil, nil
 	}
-	j, err := r.s.judge(ctx, r.t, in, r.user, at)
+	j, err := r.s.judge(ctx, r.t, in, r.user, r.own, at)
 	if err != nil {
 		return nil, err
 	}

@@ -27,10 +27,12 @@ type justice struct {
 type judge struct {
 	*justice
 	name string
+	// threads are those that the user is subscribed to; nil when the rules do not ask for them.
+	threads map[id.Event]bool
 }
 
-// judge reads it for a user; the room is as it was at a position or later.
-func (s *Service) judge(ctx context.Context, t tenant.ID, in *room.Room, user id.User, at int64) (*judge, error) {
+// judge reads it for a user's rules; the room is as it was at a position or later.
+func (s *Service) judge(ctx context.Context, t tenant.ID, in *room.Room, user id.User, rules *pushrule.Evaluator, at int64) (*judge, error) {
 	jc, err := s.justice(ctx, t, in, at)
 	if err != nil {
 		return nil, err
@@ -46,7 +48,10 @@ func (s *Service) judge(ctx context.Context, t tenant.ID, in *room.Room, user id
 	if member != nil && json.Unmarshal(member.Content(), &c) == nil {
 		j.name, _ = c.Name.(string)
 	}
-	return j, nil
+	if rules.AsksForThreads() {
+		j.threads, err = s.subscribed(ctx, countKey{t, user, in.NID}, at)
+	}
+	return j, err
 }
 
 func (s *Service) justice(ctx context.Context, t tenant.ID, in *room.Room, at int64) (j *justice, err error) {
@@ -73,5 +78,6 @@ func (s *Service) justice(ctx context.Context, t tenant.ID, in *room.Room, at in
 // about is the context of one event.
 func (j *judge) about(e *room.Event) pushrule.Context {
 	return pushrule.Context{DisplayName: j.name, Members: j.members,
-		MayNotify: func(key string) bool { return j.levels.User(e.Sender()) >= j.levels.Notification(key) }}
+		Subscribed: func(root id.Event) bool { return j.threads[root] },
+		MayNotify:  func(key string) bool { return j.levels.User(e.Sender()) >= j.levels.Notification(key) }}
 }

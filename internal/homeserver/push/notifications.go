@@ -115,7 +115,7 @@ func (s *Service) collect(ctx context.Context, n *notified, events []*room.Event
 		j := n.judges[in.NID]
 		if j == nil {
 			var err error
-			if j, err = s.judge(ctx, t, in, user, n.now); err != nil {
+			if j, err = s.judge(ctx, t, in, user, n.rules, n.now); err != nil {
 				return 0, err
 			}
 			if n.markers[in.NID], err = s.o.Ephemeral.Markers(ctx, t, user, in.NID); err != nil {

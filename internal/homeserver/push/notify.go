@@ -259,7 +259,7 @@ func (s *Service) worthTelling(ctx context.Context, k userKey, from, to int64) (
 		case e.RedactedBy != "" || facts.ignored[e.Sender()]:
 			continue
 		}
-		j, err := s.judge(ctx, k.tenant, in, k.user, to)
+		j, err := s.judge(ctx, k.tenant, in, k.user, facts.rules, to)
 		if err != nil {
 			return nil, false, err
 		}

@@ -4,6 +4,7 @@ package push
 
 import (
 	"context"
+	"encoding/binary"
 	"hash/crc32"
 	"maps"
 	"slices"
@@ -26,12 +27,14 @@ type recalls struct {
 	users    *stream.Recall[userKey, *userFacts]
 	rooms    *stream.Recall[userKey, []room.UserRoom]
 	justices *stream.Recall[roomKey, *justice]
-	news     news
+	// threads are the threads in a room that a user is subscribed to.
+	threads *stream.Recall[countKey, map[id.Event]bool]
+	news    news
 }
 
 func newRecalls(f *stream.Feed) *recalls {
 	return &recalls{users: stream.NewRecall[userKey, *userFacts](f, userRecallSize), rooms: stream.NewRecall[userKey, []room.UserRoom](f, userRecallSize),
-		justices: stream.NewRecall[roomKey, *justice](f, roomRecallSize)}
+		justices: stream.NewRecall[roomKey, *justice](f, roomRecallSize), threads: stream.NewRecall[countKey, map[id.Event]bool](f, userRecallSize)}
 }
 
 type roomKey struct {
@@ -60,6 +63,13 @@ func (s *Service) facts(ctx context.Context, k userKey, at int64) (*userFacts, e
 	f = &userFacts{rules: pushrule.Compile(rules), reader: &Reader{s: s, t: k.tenant, user: k.user}}
 	if stored && !rules.CountsAsDefault(k.user) {
 		f.reader.own, f.reader.sum = f.rules, crc32.ChecksumIEEE(content)
+		if f.rules.AsksForThreads() { // subscriptions tell versions of the rules apart too
+			newest, err := s.newestSubscription(ctx, k.tenant, k.user)
+			if err != nil {
+				return nil, err
+			}
+			f.reader.sum = crc32.Update(f.reader.sum, crc32.IEEETable, binary.BigEndian.AppendUint64(nil, uint64(newest)))
+		}
 	}
 	if s.o.Ignored != nil {
 		if f.ignored, err = s.o.Ignored(ctx, k.tenant, k.user); err != nil {

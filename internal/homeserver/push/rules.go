@@ -162,6 +162,8 @@ func readRule(r *httpapi.Request, k pushrule.Kind) (pushrule.Rule, error) {
 			return rule, mxerror.InvalidParam.With("the pattern is too long")
 		}
 		rule.Pattern = body.Pattern
+	case pushrule.PostContent:
+		return rule, mxerror.InvalidParam.With("rules of the kind postcontent are the server's own")
 	case pushrule.Sender:
 		if _, parseErr := id.ParseUser(rule.ID); parseErr != nil {
 			return rule, mxerror.InvalidParam.With("the id of a sender rule is a user id")

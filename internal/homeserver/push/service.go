@@ -27,6 +27,7 @@ import (
 // Options are what the service stands on; DB to Tokens are required.
 type Options struct {
 	DB        *database.DB
+	Committer *stream.Committer
 	Feed      *stream.Feed
 	Rooms     *room.Service
 	Accounts  *account.Service

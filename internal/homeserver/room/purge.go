@@ -19,7 +19,7 @@ import (
 // keptAfterPurge; a test reads the schema.
 var (
 	// purgedByRoom are deleted by the room's number, after the rows that hang on events and snapshots.
-	purgedByRoom = []string{"event_gap", "event_relation", "state_delta", "public_room", "receipt", "highlight", "search_word", "appservice_room",
+	purgedByRoom = []string{"event_gap", "event_relation", "state_delta", "public_room", "receipt", "highlight", "thread_subscription", "search_word", "appservice_room",
 		"delayed_event", "room_retention", "room_sweep", "auth_chain", "auth_link", "auth_pending", "event_id", "membership"}
 	// purgedByName are deleted by the room's id.
 	purgedByName = []string{"staging", "room_alias", "server_notice_room"}

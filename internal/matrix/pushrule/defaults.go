@@ -12,6 +12,13 @@ import (
 // master switches off everything and stands above even the user's own rules.
 const master = ".m.rule.master"
 
+// The rules about threads (MSC4306). They are off until somebody subscribes to a thread, so that people whose clients know nothing of
+// subscriptions are told of threads as before.
+const (
+	UnsubscribedThread = ".io.element.msc4306.rule.unsubscribed_thread"
+	SubscribedThread   = ".io.element.msc4306.rule.subscribed_thread"
+)
+
 // The actions of the default rules.
 const (
 	notify    = `"notify"`
@@ -32,15 +39,16 @@ func Default(user id.User) Ruleset {
 			rule(".m.rule.is_user_mention", conditions(property("event_property_contains", `content.m\.mentions.user_ids`, string(user))),
 				notify, sound, highlight),
 			rule(".m.rule.is_room_mention", conditions(property("event_property_is", `content.m\.mentions.room`, true),
-				condition(map[string]any{"kind": "sender_notification_permission", "key": "room"})), notify, highlight),
+				object(map[string]any{"kind": "sender_notification_permission", "key": "room"})), notify, highlight),
 			rule(".m.rule.tombstone", conditions(match("type", "m.room.tombstone"), match("state_key", "")), notify, highlight),
 			rule(".m.rule.reaction", conditions(match("type", "m.reaction"))),
 			rule(".m.rule.room.server_acl", conditions(match("type", "m.room.server_acl"), match("state_key", ""))),
 			rule(".m.rule.suppress_edits", conditions(property("event_property_is", `content.m\.relates_to.rel_type`, "m.replace"))),
 		},
-		Content: []Rule{},
-		Room:    []Rule{},
-		Sender:  []Rule{},
+		Content:     []Rule{},
+		PostContent: []Rule{off(rule(UnsubscribedThread, conditions(thread(false)))), off(rule(SubscribedThread, conditions(thread(true)), notify, sound))},
+		Room:        []Rule{},
+		Sender:      []Rule{},
 		Underride: []Rule{
 			rule(".m.rule.call", conditions(match("type", "m.call.invite")), notify, ring),
 			rule(".m.rule.encrypted_room_one_to_one", conditions(twoMembers(), match("type", "m.room.encrypted")), notify, sound),
@@ -59,21 +67,30 @@ func rule(ruleID string, conditions []jsontext.Value, actions ...string) Rule {
 	return r
 }
 
+func off(r Rule) Rule {
+	r.Enabled = false
+	return r
+}
+
 func conditions(c ...jsontext.Value) []jsontext.Value { return c }
 
 func match(key, pattern string) jsontext.Value {
-	return condition(map[string]any{"kind": "event_match", "key": key, "pattern": pattern})
+	return object(map[string]any{"kind": "event_match", "key": key, "pattern": pattern})
 }
 
 func property(kind, key string, value any) jsontext.Value {
-	return condition(map[string]any{"kind": kind, "key": key, "value": value})
+	return object(map[string]any{"kind": kind, "key": key, "value": value})
 }
 
 func twoMembers() jsontext.Value {
-	return condition(map[string]any{"kind": "room_member_count", "is": "2"})
+	return object(map[string]any{"kind": "room_member_count", "is": "2"})
 }
 
-func condition(m map[string]any) jsontext.Value {
+func thread(subscribed bool) jsontext.Value {
+	return object(map[string]any{"kind": threadSubscription, "subscribed": subscribed})
+}
+
+func object(m map[string]any) jsontext.Value {
 	raw, err := json.Marshal(m, json.Deterministic(true), jsontext.AllowInvalidUTF8(true))
 	if err != nil {
 		panic(err) // strings and booleans always encode

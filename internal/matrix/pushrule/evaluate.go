@@ -3,6 +3,7 @@
 package pushrule
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/konsil-health/konsil/internal/matrix/event"
+	"github.com/konsil-health/konsil/internal/matrix/id"
 )
 
 // Context is what a verdict depends on beside the event.
@@ -20,6 +22,8 @@ type Context struct {
 	Members int
 	// MayNotify says whether the event's sender has the level for a key of the power levels' notifications; nil means no.
 	MayNotify func(key string) bool
+	// Subscribed says whether the user is subscribed to the thread under a root (MSC4306); nil when that is not known, and then no condition about it holds.
+	Subscribed func(root id.Event) bool
 }
 
 // Verdict is what a rule set says about an event.
@@ -33,7 +37,13 @@ type Verdict struct {
 }
 
 // Evaluator is a rule set ready to judge many events. It is safe for concurrent use.
-type Evaluator struct{ rules []compiled }
+type Evaluator struct {
+	rules         []compiled
+	asksForThread bool
+}
+
+// AsksForThreads says whether a verdict may depend on [Context.Subscribed].
+func (ev *Evaluator) AsksForThreads() bool { return ev.asksForThread }
 
 type compiled struct {
 	rule   *Rule
@@ -54,6 +64,7 @@ func Compile(rs Ruleset) *Evaluator {
 			}
 			if checks, ok := compile(k, &list[i]); ok {
 				ev.rules = append(ev.rules, compiled{&list[i], checks})
+				ev.asksForThread = ev.asksForThread || slices.ContainsFunc(list[i].Conditions, asksForThread)
 			}
 		}
 	}
@@ -85,15 +96,30 @@ func compile(k Kind, r *Rule) ([]check, bool) {
 	return checks, true
 }
 
+// threadSubscription is the kind of the condition about subscriptions to threads.
+const threadSubscription = "io.element.msc4306.thread_subscription"
+
+type condition struct {
+	Kind       string         `json:"kind"`
+	Key        *string        `json:"key"`
+	Pattern    *string        `json:"pattern"`
+	Value      jsontext.Value `json:"value"`
+	Is         string         `json:"is"`
+	Subscribed *bool          `json:"subscribed"`
+}
+
+func readCondition(raw jsontext.Value) (c condition, ok bool) {
+	return c, json.Unmarshal(raw, &c, jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true)) == nil
+}
+
+func asksForThread(raw jsontext.Value) bool {
+	c, ok := readCondition(raw)
+	return ok && c.Kind == threadSubscription
+}
+
 func compileCondition(raw jsontext.Value) (check, bool) {
-	var c struct {
-		Kind    string         `json:"kind"`
-		Key     *string        `json:"key"`
-		Pattern *string        `json:"pattern"`
-		Value   jsontext.Value `json:"value"`
-		Is      string         `json:"is"`
-	}
-	if json.Unmarshal(raw, &c, jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true)) != nil {
+	c, ok := readCondition(raw)
+	if !ok {
 		return nil, false
 	}
 	switch c.Kind {
@@ -124,6 +150,15 @@ func compileCondition(raw jsontext.Value) (check, bool) {
 		}
 		key := *c.Key
 		return func(_ *Subject, ctx *Context) bool { return ctx.MayNotify != nil && ctx.MayNotify(key) }, true
+	case threadSubscription:
+		if c.Subscribed == nil {
+			return nil, false
+		}
+		want := *c.Subscribed
+		return func(s *Subject, ctx *Context) bool {
+			root, ok := s.thread()
+			return ok && ctx.Subscribed != nil && ctx.Subscribed(root) == want
+		}, true
 	}
 	return nil, false
 }
@@ -209,6 +244,16 @@ type Subject struct {
 
 // About prepares an event. A Subject belongs to one goroutine.
 func About(e *event.Event) *Subject { return &Subject{e: e} }
+
+// thread returns the root of the thread that the event is part of.
+func (s *Subject) thread() (root id.Event, ok bool) {
+	if kind, _ := s.property([]string{"content", "m.relates_to", "rel_type"}); kind != "m.thread" {
+		return "", false
+	}
+	v, _ := s.property([]string{"content", "m.relates_to", "event_id"})
+	text, ok := v.(string)
+	return id.Event(text), ok
+}
 
 // property returns the value at a path; ok is false where there is none.
 func (s *Subject) property(path []string) (any, bool) {

@@ -15,15 +15,16 @@ type Kind string
 
 // The kinds of push rules.
 const (
-	Override  Kind = "override"
-	Content   Kind = "content"
-	Room      Kind = "room"
-	Sender    Kind = "sender"
-	Underride Kind = "underride"
+	Override    Kind = "override"
+	Content     Kind = "content"
+	PostContent Kind = "postcontent" // MSC4306; holds rules of the server only
+	Room        Kind = "room"
+	Sender      Kind = "sender"
+	Underride   Kind = "underride"
 )
 
 // Kinds lists the kinds in the order in which they are asked.
-var Kinds = [...]Kind{Override, Content, Room, Sender, Underride}
+var Kinds = [...]Kind{Override, Content, PostContent, Room, Sender, Underride}
 
 // Rule is one push rule as clients see it. Conditions and actions are kept as they came, so that nothing unknown is lost.
 type Rule struct {
@@ -38,11 +39,12 @@ type Rule struct {
 // Ruleset is a user's rules, each list in the order of priority: for every kind the user's own rules before the server's, except that
 // .m.rule.master is always first.
 type Ruleset struct {
-	Override  []Rule `json:"override"`
-	Content   []Rule `json:"content"`
-	Room      []Rule `json:"room"`
-	Sender    []Rule `json:"sender"`
-	Underride []Rule `json:"underride"`
+	Override    []Rule `json:"override"`
+	Content     []Rule `json:"content"`
+	PostContent []Rule `json:"postcontent"`
+	Room        []Rule `json:"room"`
+	Sender      []Rule `json:"sender"`
+	Underride   []Rule `json:"underride"`
 }
 
 // Of returns the list of a kind, nil for an unknown kind.
@@ -52,6 +54,8 @@ func (rs *Ruleset) Of(k Kind) *[]Rule {
 		return &rs.Override
 	case Content:
 		return &rs.Content
+	case PostContent:
+		return &rs.PostContent
 	case Room:
 		return &rs.Room
 	case Sender:

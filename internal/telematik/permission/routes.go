@@ -61,7 +61,7 @@ var features = []*Feature{
 		"~/register/email/requestToken", "~/register/msisdn/requestToken", "/_konsil/client/v1/email/confirm"}, always(ruleIdentity), ruleIdentity.Name},
 	{"registration by a shared secret", Refused, []string{"/_synapse/admin/v1/register", "~/register/m.login.registration_token/validity"}, always(ruleSecret), ruleSecret.Name},
 	{"signing in for others", Refused, []string{"POST /_synapse/admin/v1/users/*/login"}, always(ruleForOthers), ruleForOthers.Name},
-	{"threads", Refused, []string{"~/rooms/*/threads"}, always(ruleThreads), ruleThreads.Name},
+	{"threads", Refused, []string{"~/rooms/*/threads", "/_matrix/client/unstable/io.element.msc4306/...", "/_matrix/client/unstable/io.element.msc4308/..."}, always(ruleThreads), ruleThreads.Name},
 	{"lists of public rooms", Limited, []string{"~/publicRooms", "/_matrix/federation/v1/publicRooms"}, forInsured(ruleNoList), ruleNoList.Name},
 	{"profiles of others", Limited, []string{"GET ~/profile/..."}, withoutSession(ruleSession), ruleSession.Name + ", " + ruleAcquainted.Name},
 	{"user directory", Limited, []string{"~/user_directory/search"}, nil, ruleDirectory.Name},

@@ -176,7 +176,7 @@ func (g *Rig) wire(t testing.TB, r *accounttest.Rig, ring *keyring.Ring) []httpa
 			defer g.mu.Unlock()
 			g.sent = append(g.sent, EDU{t.Name, destinations, kind, key, string(content)})
 		}})
-	g.Push = push.New(push.Options{DB: r.DB, Feed: r.Feed, Rooms: g.Rooms, Accounts: r.Accounts, Ephemeral: g.Ephemeral, Tokens: g.Tokens})
+	g.Push = push.New(push.Options{DB: r.DB, Committer: r.Committer, Feed: r.Feed, Rooms: g.Rooms, Accounts: r.Accounts, Ephemeral: g.Ephemeral, Tokens: g.Tokens})
 	g.Sync = clientsync.New(clientsync.Options{DB: r.DB, Committer: r.Committer, Feed: r.Feed, Accounts: r.Accounts, Rooms: g.Rooms, Timeline: g.Timeline, Tokens: g.Tokens,
 		Encryption: g.Keys, Ephemeral: g.Ephemeral, Push: g.Push})
 	var routes []httpapi.Route
