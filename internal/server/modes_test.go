@@ -166,10 +166,22 @@ func TestModeTI(t *testing.T) {
 	max, nora := signIn(t, s, "@max:kasse.test", false), signIn(t, s, "@nora:kasse.test", false)
 	nobody := caller{t, s, "@nobody:praxis.test", ""}
 
-	versions, _ := nobody.want(200, "", "GET", "/_matrix/client/versions", "")["versions"].([]any)
+	about := nobody.want(200, "", "GET", "/_matrix/client/versions", "")
+	versions, _ := about["versions"].([]any)
 	if len(versions) == 0 || versions[len(versions)-1] != "v1.11" {
 		t.Errorf("versions: %v", versions)
 	}
+	features, _ := about["unstable_features"].(map[string]any)
+	if features["org.matrix.msc4306"] != false || features["org.matrix.msc4308"] != false || features["org.matrix.msc4140"] != true || features["org.matrix.msc3827.stable"] != true {
+		t.Errorf("features: %v", features)
+	}
+	if f, _ := max.want(200, "", "GET", "/_matrix/client/versions", "")["unstable_features"].(map[string]any); f["org.matrix.msc3827.stable"] != false {
+		t.Errorf("an insured person's features: %v", f)
+	}
+	thread := "/_matrix/client/unstable/io.element.msc4306/rooms/!r:praxis.test/thread/$e/subscription"
+	anna.want(403, "M_FORBIDDEN", "GET", thread, "")
+	anna.want(403, "M_FORBIDDEN", "PUT", thread, `{}`)
+	anna.want(403, "M_FORBIDDEN", "GET", "/_matrix/client/unstable/io.element.msc4308/thread_subscriptions?dir=b", "")
 	offers, _ := anna.want(200, "", "GET", v3+"/capabilities", "")["capabilities"].(map[string]any)
 	rooms, _ := offers["m.room_versions"].(map[string]any)
 	available, _ := rooms["available"].(map[string]any)

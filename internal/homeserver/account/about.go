@@ -18,27 +18,43 @@ var supportedVersions = []string{
 	"v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18", "v1.19",
 }
 
-// unstableFeatures are asked for by older clients before they use what is long part of the specification.
-var unstableFeatures = map[string]bool{
-	"fi.mau.msc2659.stable":                          true,
-	"org.matrix.e2e_cross_signing":                   true,
-	"org.matrix.msc2432":                             true,
-	"org.matrix.msc3391":                             true,
-	"org.matrix.msc3814":                             true,
-	"org.matrix.msc3814.v1":                          true,
-	"org.matrix.msc3827.stable":                      true,
-	"org.matrix.msc3916.stable":                      true,
-	"org.matrix.msc4108":                             true,
-	"org.matrix.msc4140":                             true,
-	"org.matrix.msc4143":                             true,
-	"org.matrix.msc4155":                             true,
-	"org.matrix.msc4222":                             true,
-	"org.matrix.msc4380.stable":                      true,
-	"org.matrix.simplified_msc3575":                  true,
-	"uk.half-shot.msc2666.query_mutual_rooms":        true,
-	"uk.half-shot.msc2666.query_mutual_rooms.stable": true,
-	"uk.tcpip.msc4133":                               true,
-	"uk.tcpip.msc4133.stable":                        true,
+// unstableFeatures are asked for by older clients before they use what is long part of the specification, or not yet. Each with a route (method and
+// path) without which there is no such feature; empty where it changes other routes only.
+var unstableFeatures = map[string][2]string{
+	"fi.mau.msc2659.stable":                          {"POST", v1 + "/appservice/{appserviceId}/ping"},
+	"org.matrix.e2e_cross_signing":                   {"POST", v3 + "/keys/device_signing/upload"},
+	"org.matrix.msc2432":                             {"GET", v3 + "/rooms/{roomId}/aliases"},
+	"org.matrix.msc3391":                             {"DELETE", unstable + "/org.matrix.msc3391/user/{userId}/account_data/{type}"},
+	"org.matrix.msc3814":                             {"PUT", unstable + "/org.matrix.msc3814.v1/dehydrated_device"},
+	"org.matrix.msc3814.v1":                          {"PUT", unstable + "/org.matrix.msc3814.v1/dehydrated_device"},
+	"org.matrix.msc3827.stable":                      {"POST", v3 + "/publicRooms"},
+	"org.matrix.msc3916.stable":                      {"GET", v1 + "/media/download/{serverName}/{mediaId}"},
+	"org.matrix.msc4108":                             {"POST", unstable + "/org.matrix.msc4108/rendezvous"},
+	"org.matrix.msc4140":                             {"GET", unstable + "/org.matrix.msc4140/delayed_events"},
+	"org.matrix.msc4143":                             {"GET", unstable + "/org.matrix.msc4143/rtc/transports"},
+	"org.matrix.msc4155":                             {},
+	"org.matrix.msc4222":                             {"GET", v3 + "/sync"},
+	"org.matrix.msc4306":                             {"PUT", unstable + "/io.element.msc4306/rooms/{roomId}/thread/{threadRootId}/subscription"},
+	"org.matrix.msc4308":                             {"GET", unstable + "/io.element.msc4308/thread_subscriptions"},
+	"org.matrix.msc4380.stable":                      {},
+	"org.matrix.simplified_msc3575":                  {"POST", unstable + "/org.matrix.simplified_msc3575/sync"},
+	"uk.half-shot.msc2666.query_mutual_rooms":        {"GET", unstable + "/uk.half-shot.msc2666/user/mutual_rooms"},
+	"uk.half-shot.msc2666.query_mutual_rooms.stable": {"GET", v1 + "/mutual_rooms"},
+	"uk.tcpip.msc4133":                               {"PUT", v3 + "/profile/{userId}/{keyName}"},
+	"uk.tcpip.msc4133.stable":                        {"PUT", v3 + "/profile/{userId}/{keyName}"},
+}
+
+// offered are the features whose routes the policy serves. Who asks the provider, as nobody's user, is told what an ordinary tenant has.
+func (s *Service) offered(ctx context.Context, r *httpapi.Request) map[string]bool {
+	t := r.Tenant
+	if t == nil {
+		t = &tenant.Tenant{}
+	}
+	out := make(map[string]bool, len(unstableFeatures))
+	for name, route := range unstableFeatures {
+		out[name] = route[1] == "" || s.o.Policy.Route(ctx, t, route[0], route[1], r.Session) == nil
+	}
+	return out
 }
 
 type versionsReply struct {
@@ -46,12 +62,12 @@ type versionsReply struct {
 	Unstable map[string]bool `json:"unstable_features"`
 }
 
-func (s *Service) versions(context.Context, *httpapi.Request) (any, error) {
+func (s *Service) versions(ctx context.Context, r *httpapi.Request) (any, error) {
 	names := supportedVersions
 	if last := slices.Index(names, s.o.Config.MaxVersion); last >= 0 {
 		names = names[:last+1]
 	}
-	return versionsReply{names, unstableFeatures}, nil
+	return versionsReply{names, s.offered(ctx, r)}, nil
 }
 
 type enabled struct {

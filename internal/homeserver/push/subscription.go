@@ -52,6 +52,13 @@ func (s *Service) thread(ctx context.Context, r *httpapi.Request) (*thread, erro
 	if th.room, err = s.o.Rooms.Lookup(ctx, th.t, rid); err != nil {
 		return nil, err
 	}
+	m, err := s.o.Rooms.Membership(ctx, th.t, th.room.NID, th.user)
+	if err != nil {
+		return nil, err
+	}
+	if m.Forgotten { // who has forgotten a room gets no history of it any more (client-server API, POST forget)
+		return nil, mxerror.NotFound.With("You have forgotten this room.")
+	}
 	_, err = s.seen(ctx, th, th.root)
 	return th, err
 }
@@ -104,6 +111,9 @@ func (s *Service) putSubscription(ctx context.Context, r *httpapi.Request) (any,
 	}
 	cause := int64(0)
 	if body.Automatic != nil {
+		if _, err := id.ParseEvent(string(*body.Automatic)); err != nil {
+			return nil, mxerror.InvalidParam.With("automatic is the id of the event that made the client subscribe")
+		}
 		e, err := s.seen(ctx, th, *body.Automatic)
 		if errors.Is(err, mxerror.NotFound) || err == nil && threadRoot(e.Content()) != th.root {
 			return nil, notInThread

@@ -140,6 +140,10 @@ func (s *Service) purgeOf(ctx context.Context, t tenant.ID, r *Room, events []*E
 			return nil
 		}
 		marks = database.Marks(2, len(ids)-1)
+		threads := append(slices.Clone(ids), r.NID)
+		if _, err := tx.Exec(ctx, "DELETE FROM thread_subscription WHERE tenant = $1 AND root IN ("+marks+") AND room = "+database.Marks(len(threads), 1), threads...); err != nil {
+			return err
+		}
 		if _, err := tx.Exec(ctx, "DELETE FROM event WHERE tenant = $1 AND event IN ("+marks+")", plain...); err != nil {
 			return err
 		}

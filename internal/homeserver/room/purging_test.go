@@ -53,6 +53,12 @@ func (h *house) lived(t *testing.T) (*room.Room, []id.Event) {
 			t.Fatal(err)
 		}
 	}
+	for _, root := range []id.Event{messages[2], messages[8]} {
+		if _, err := h.db.Exec(ctx, "INSERT INTO thread_subscription (tenant, user_id, room, root, subscribed, automatic, position) VALUES ($1, $2, $3, $4, TRUE, FALSE, 1)",
+			int64(h.t.ID), string(ben), r.NID, string(root)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return r, messages
 }
 
@@ -200,6 +206,10 @@ func TestPurgeHistory(t *testing.T) {
 		}
 		if err := h.Invite(ctx, h.t, r.ID, anna, "@carl:a.example", "", false); err != nil {
 			t.Errorf("the room's life after the purge: %v", err)
+		}
+		var root id.Event
+		if err := db.QueryRow(ctx, "SELECT MIN(root) FROM thread_subscription HAVING COUNT(*) = 1").Scan(&root); err != nil || root != messages[8] {
+			t.Errorf("a subscription to %s is left, %v", root, err)
 		}
 		var loose int
 		if err := db.QueryRow(ctx, `SELECT COUNT(*) FROM snapshot s WHERE s.parent <> 0 AND NOT EXISTS (SELECT 1 FROM snapshot p WHERE p.tenant = s.tenant AND p.snapshot = s.parent)`).Scan(&loose); err != nil || loose > 0 {

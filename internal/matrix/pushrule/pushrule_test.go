@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/konsil-health/konsil/internal/matrix/event"
+	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/roomversion"
 )
 
@@ -196,5 +197,54 @@ func TestMergeKeepsWhatTheUserChanged(t *testing.T) {
 	}
 	if m.Override[0].ID != master || m.Override[1].ID != "own" {
 		t.Errorf("order %s, %s", m.Override[0].ID, m.Override[1].ID)
+	}
+}
+
+// TestThreadRules: the rules about threads stand between those about words and those about rooms, and say nothing until they are switched on
+// (MSC4306).
+func TestThreadRules(t *testing.T) {
+	t.Parallel()
+	const reply = `{"body":"Kuchen","m.relates_to":{"rel_type":"m.thread","event_id":"$root"}}`
+	follows := func(root id.Event) bool { return root == "$root" }
+	nothing := func(id.Event) bool { return false }
+	on := Default(me)
+	for i := range on.PostContent {
+		on.PostContent[i].Enabled = true
+	}
+	muted, word := on, on
+	muted.Room = []Rule{rule("!r:a.example", nil)}
+	muted.Room[0].Default = false
+	pattern := "kuchen"
+	word.Content = []Rule{{ID: "word", Enabled: true, Pattern: &pattern, Actions: rule("", nil, notify, highlight).Actions}}
+	for _, c := range []struct {
+		name       string
+		rules      Ruleset
+		content    string
+		subscribed func(id.Event) bool
+		rule       string
+		notify     bool
+	}{
+		{"off", Default(me), reply, follows, ".m.rule.message", true},
+		{"off, not subscribed", Default(me), reply, nothing, ".m.rule.message", true},
+		{"subscribed", on, reply, follows, SubscribedThread, true},
+		{"not subscribed", on, reply, nothing, UnsubscribedThread, false},
+		{"outside of threads", on, `{"body":"x"}`, follows, ".m.rule.message", true},
+		{"another relation", on, `{"body":"x","m.relates_to":{"rel_type":"m.reference","event_id":"$root"}}`, follows, ".m.rule.message", true},
+		{"no root", on, `{"body":"x","m.relates_to":{"rel_type":"m.thread"}}`, nothing, ".m.rule.message", true},
+		{"nobody knows", on, reply, nil, ".m.rule.message", true},
+		{"a mention", on, `{"body":"x","m.mentions":{"user_ids":["` + me + `"]},"m.relates_to":{"rel_type":"m.thread","event_id":"$root"}}`, nothing, ".m.rule.is_user_mention", true},
+		{"a muted room", muted, reply, follows, SubscribedThread, true},
+		{"a word", word, reply, nothing, "word", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			ev := Compile(c.rules)
+			if v := ev.Evaluate(About(pdu(t, "m.room.message", c.content, "")), Context{Members: 5, Subscribed: c.subscribed}); v.Rule != c.rule || v.Notify != c.notify {
+				t.Errorf("got %+v", v)
+			}
+			if want := c.rules.PostContent[0].Enabled; ev.AsksForThreads() != want {
+				t.Errorf("asks for threads: %v, want %v", !want, want)
+			}
+		})
 	}
 }

@@ -185,7 +185,10 @@ func (p *Proxy) accountData(ctx context.Context, q *request) (any, error) {
 	return nil, nil
 }
 
-// versions names no version of the client-server API after the network's.
+// threadFeatures are how homeservers tell clients that they have threads, which the network has not.
+var threadFeatures = []string{"org.matrix.msc3440.stable", "org.matrix.msc4306", "org.matrix.msc4308"}
+
+// versions names no version of the client-server API after the network's, and no threads.
 func (p *Proxy) versions(_ context.Context, q *request) (any, error) {
 	q.Header.Del("Accept-Encoding")
 	q.after = func(res *http.Response) error {
@@ -193,6 +196,12 @@ func (p *Proxy) versions(_ context.Context, q *request) (any, error) {
 			all, _ := object["versions"].([]any)
 			if last := slices.Index(all, any(p.o.MatrixVersion)); last >= 0 {
 				object["versions"] = all[:last+1]
+			}
+			features, _ := object["unstable_features"].(map[string]any)
+			for _, name := range threadFeatures {
+				if _, named := features[name]; named {
+					features[name] = false
+				}
 			}
 		})
 	}

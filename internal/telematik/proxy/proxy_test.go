@@ -253,6 +253,10 @@ func TestAbout(t *testing.T) {
 	if len(all) == 0 || all[len(all)-1] != "v1.11" {
 		t.Errorf("versions: %v", all)
 	}
+	features, _ := versions["unstable_features"].(map[string]any)
+	if features["org.matrix.msc4306"] != false || features["org.matrix.msc4308"] != false || features["org.matrix.msc4140"] != true {
+		t.Errorf("features: %v", features)
+	}
 	_, offers := s.anna.Try("GET", v3+"/capabilities", nil)
 	for _, c := range []struct {
 		want any
