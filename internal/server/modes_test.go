@@ -179,9 +179,9 @@ func TestModeTI(t *testing.T) {
 		t.Errorf("an insured person's features: %v", f)
 	}
 	thread := "/_matrix/client/unstable/io.element.msc4306/rooms/!r:praxis.test/thread/$e/subscription"
-	anna.want(403, "M_FORBIDDEN", "GET", thread, "")
-	anna.want(403, "M_FORBIDDEN", "PUT", thread, `{}`)
-	anna.want(403, "M_FORBIDDEN", "GET", "/_matrix/client/unstable/io.element.msc4308/thread_subscriptions?dir=b", "")
+	anna.want(400, "M_FORBIDDEN", "GET", thread, "")
+	anna.want(400, "M_FORBIDDEN", "PUT", thread, `{}`)
+	anna.want(400, "M_FORBIDDEN", "GET", "/_matrix/client/unstable/io.element.msc4308/thread_subscriptions?dir=b", "")
 	offers, _ := anna.want(200, "", "GET", v3+"/capabilities", "")["capabilities"].(map[string]any)
 	rooms, _ := offers["m.room_versions"].(map[string]any)
 	available, _ := rooms["available"].(map[string]any)
