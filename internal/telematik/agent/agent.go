@@ -62,11 +62,7 @@ func New(o Options) *Agent {
 
 // ServeHTTP shows the page (GET /, with challenge_path and cardType as gematik's authenticator takes them) and takes the PIN (POST /).
 func (a *Agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	header := w.Header()
-	header.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'")
-	header.Set("X-Content-Type-Options", "nosniff")
-	header.Set("Referrer-Policy", "same-origin") // with no-referrer browsers hide the origin of our own form
-	header.Set("Cache-Control", "no-store")
+	style.SetHeader(w.Header(), "http: https:") // the form leads on to the messenger, which may lead to another of its hosts
 	v := &view{a: a, w: w, language: pageLanguage(r)}
 	switch {
 	case !loopback(r.Host):

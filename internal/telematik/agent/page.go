@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"slices"
 
+	"github.com/konsil-health/konsil/internal/foundation/webpage"
 	"github.com/konsil-health/konsil/internal/health/certificate"
 	"github.com/konsil-health/konsil/internal/telematik/card"
 	"github.com/konsil-health/konsil/internal/telematik/idp"
@@ -20,6 +21,12 @@ import (
 
 //go:embed page.html
 var pageText string
+
+// style is the common look; many cards, as in a hospital's connector, scroll within their frame, so that the PIN stays in sight.
+var style = webpage.NewStyle(`fieldset{max-height:40vh;overflow:auto;border:1px solid var(--line);border-radius:8px;margin:16px 0;padding:4px 12px}
+legend{font-weight:600;padding:0 4px}
+.choice{padding:6px 0}
+`)
 
 // pages is the page in each language.
 var pages = func() map[string]*template.Template {
@@ -39,6 +46,7 @@ var pages = func() map[string]*template.Template {
 // page is what is shown: a message, or the form when there are cards.
 type page struct {
 	Language, Title, Text string
+	Style                 template.CSS
 	Alert                 bool
 	// Of the form.
 	For     string   // who wants to know
@@ -65,7 +73,7 @@ type view struct {
 func (v *view) text(key string) string { return texts[v.language][key] }
 
 func (v *view) show(status int, p page) {
-	p.Language = v.language
+	p.Language, p.Style = v.language, style.CSS
 	v.w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	v.w.WriteHeader(status)
 	if err := pages[v.language].Execute(v.w, p); err != nil {
@@ -153,5 +161,14 @@ func (v *view) cards(q url.Values) ([]shownCard, error) {
 		s.Chosen = s.Serial == q.Get("card") || len(shown) == 0 && q.Get("card") == ""
 		shown = append(shown, s)
 	}
+	slices.SortStableFunc(shown, func(a, b shownCard) int { return rank(a) - rank(b) })
 	return shown, nil
+}
+
+// rank puts the card that was chosen before first, where it is seen among many.
+func rank(c shownCard) int {
+	if c.Chosen {
+		return 0
+	}
+	return 1
 }
