@@ -404,7 +404,7 @@ func wire(ctx context.Context, c *config.Config, master []byte, log *slog.Logger
 		}
 	}
 
-	n.starts = append(n.starts, n.federation.Start, bridges.Start, notifications.Start, later.Start, func() {
+	n.starts = append(n.starts, rooms.Start, n.federation.Start, bridges.Start, notifications.Start, later.Start, func() {
 		if err := rooms.Resume(context.WithoutCancel(ctx)); err != nil {
 			log.Error("staged events were not taken up", "error", err)
 		}

@@ -32,3 +32,11 @@ func (s *Service) Attempts(ctx context.Context, t *tenant.Tenant, r *Room, fails
 
 // Forgetful makes the cache of events so small that it keeps nothing.
 func (s *Service) Forgetful() { s.events = newEventCache(1) }
+
+// SetNow sets the clock.
+func (s *Service) SetNow(now func() time.Time) { s.now = now }
+
+// TxnChunk and ForgetTxns are known to the tests.
+const TxnChunk = txnChunk
+
+func (s *Service) ForgetTxns(ctx context.Context) (more bool, err error) { return s.forgetTxns(ctx) }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/konsil-health/konsil/internal/foundation/background"
 	"github.com/konsil-health/konsil/internal/foundation/cache"
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
@@ -87,6 +88,7 @@ type Service struct {
 	joins   *flights
 	stager  *stager
 	metrics *metrics
+	work    *background.Work
 	// indexer gives state events their places in the index of the auth graph.
 	indexer indexer
 }
@@ -123,7 +125,7 @@ const (
 
 // New returns the service of a node. Close ends its background work.
 func New(o Options) *Service {
-	s := &Service{Options: o, metrics: newMetrics(o.Metrics), now: time.Now, joins: newFlights()}
+	s := &Service{Options: o, metrics: newMetrics(o.Metrics), now: time.Now, joins: newFlights(), work: background.New()}
 	s.heads = newHeads()
 	s.rooms = cache.New(cache.Options[roomKey, *Room]{Entries: roomCacheSize})
 	s.events = newEventCache(eventCacheBytes)
@@ -134,8 +136,9 @@ func New(o Options) *Service {
 	return s
 }
 
-// Close waits for the background work on staged PDUs; what is left is picked up after the next start.
+// Close ends the background work and waits for that on staged PDUs; what is left is picked up after the next start.
 func (s *Service) Close() {
+	s.work.Close()
 	s.stager.close()
 	s.erased.Close()
 }
