@@ -205,6 +205,9 @@ func TestLog(t *testing.T) {
 				t.Errorf("%s: %d %v", query, status, body)
 			}
 		}
+		if status, body, _ := r.call(http.MethodGet, "/fachliches-log/log", owner, ""); status != 200 {
+			t.Errorf("at the address of the interface's file: %d %v", status, body)
+		}
 		if status, _, _ := r.call(http.MethodGet, "/log", r.searchToken("praxis.example"), ""); status != 401 {
 			t.Errorf("a search token reads the log: %d", status)
 		}

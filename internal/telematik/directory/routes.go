@@ -29,7 +29,9 @@ func (s *Service) Routes() http.Handler {
 	mux.HandleFunc("POST /auth/realms/{realm}/protocol/openid-connect/token", s.limited(limit.Login, s.clientToken))
 	mux.HandleFunc("GET "+providerAuthPath, s.limited(limit.Search, s.providerAuthenticate))
 	mux.HandleFunc("GET "+serviceAuthPath, s.limited(limit.Search, s.serviceAuthenticate))
-	mux.HandleFunc("GET /log", s.readLog)
+	for _, path := range []string{"/log", "/fachliches-log/log"} { // of today, and as the interface's file has it
+		mux.HandleFunc("GET "+path, s.readLog)
+	}
 	for _, path := range []string{searchPath, fdvSearchPath, ownerPath} {
 		mux.HandleFunc("GET "+path+"/metadata", s.capabilities(path))
 	}
