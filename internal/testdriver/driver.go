@@ -53,6 +53,8 @@ type Options struct {
 	CardOwner func(ctx context.Context, a Account) (string, error)
 	// Software and SoftwareVersion name the client and the server under test.
 	Software, SoftwareVersion string
+	// Agent is what the client says of itself.
+	Agent Agent
 	// Transport carries the requests to homeserver and directory; nil is the usual one.
 	Transport http.RoundTripper
 	// Now is the clock for claims; nil: time.Now.
@@ -74,6 +76,10 @@ func New(o Options) *Driver {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Transport == nil {
+		o.Transport = &http.Transport{}
+	}
+	o.Transport = naming{o.Transport, o.Agent.header(o.Organization && !o.Messages)}
 	d := &Driver{o: o, http: &http.Client{Transport: o.Transport}, services: map[string]bool{}}
 	for i, a := range o.Accounts {
 		d.devices = append(d.devices, &device{driver: d, id: i + 1, own: a, account: a})

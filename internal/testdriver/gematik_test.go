@@ -40,6 +40,8 @@ func testsuite() string {
 
 // TestGematik runs gematik's scenario files for release V3 as they are, each step over the published interface of the test driver, against two
 // providers, an insurer, the directory and the federation list. docs/gematik-v3.md says how each scenario ends: what is written there must be so.
+//
+// Requirements: A_23104-01.
 func TestGematik(t *testing.T) {
 	folder := filepath.Join(testsuite(), "features-V3")
 	if _, err := os.Stat(folder); err != nil {

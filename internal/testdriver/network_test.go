@@ -84,7 +84,8 @@ func (c *country) driver(t *testing.T, document string, server id.Server, kind s
 	t.Helper()
 	organisation := c.organisation(server)
 	d := testdriver.New(testdriver.Options{Capabilities: can, Homeserver: string(server), URL: c.URL, Directory: c.Central.URL, Accounts: accounts,
-		Registration: c.Providers[organisation.Provider].Registration(), CardOwner: c.cardOwner, Software: "Konsil", SoftwareVersion: "0.1"})
+		Registration: c.Providers[organisation.Provider].Registration(), CardOwner: c.cardOwner, Software: "Konsil", SoftwareVersion: "0.1",
+		Agent: clientAgent, Transport: &named{t, &http.Transport{}}})
 	s := httptest.NewServer(spectest.Document(t, document, d.Handler()))
 	t.Cleanup(s.Close)
 	t.Cleanup(d.Close)

@@ -41,7 +41,7 @@ var table = []Line{
 	{"A_22937", "The encryption library is audited, vodozemac for example.", Open, nil, "messenger in the browser"},
 	{"A_22964", "The administrator's part of a client has a user interface of its own and asks for sign-in again.", Open, nil, "consoles"},
 	{"A_23092", "The provider checks daily whether the organisations that it serves are still active.", Met, []string{"telematik/registration: TestActivity"}, ""},
-	{"A_23104", "The User-Agent header tells product type version, product version, kind, platform, system and client id.", Open, nil, ""},
+	{"A_23104", "The User-Agent header tells product type version, product version, kind, platform, system and client id.", Partly, []string{"testdriver: TestAgent", "testdriver: TestGematik"}, "told by the headless client that runs gematik's scenarios; a page in a browser cannot name itself"},
 	{"A_23114", "The app locks itself after at most twelve hours.", Open, nil, "messenger in the browser"},
 	{"A_23115", "On a rooted device attachments are blocked.", Not, nil, "there is no mobile app of Konsil"},
 	{"A_23130", "A client may offer an interface for practice systems.", Open, nil, ""},
