@@ -11,11 +11,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/konsil-health/konsil/internal/browser/browsertest"
 	"github.com/konsil-health/konsil/internal/demo"
+	"github.com/konsil-health/konsil/internal/homeserver/account"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 )
 
@@ -83,10 +86,10 @@ func application(t *testing.T) string {
 }
 
 // TestCardInChromium: a physician signs in with her health professional card in a real browser. The card of another institution is refused, a wrong PIN
-// counted, the right one brings her messenger its token. Her browser then lets in a messenger by OAuth 2.0, and one that shows a code. Every page fits a
-// telephone and a desk.
+// counted, the right one brings her messenger its token. Her browser then lets in a messenger by OAuth 2.0, and one that shows a code. Last, an
+// institution registers by its card. Every page fits a telephone and a desk.
 //
-// Requirements: A_22936.
+// Requirements: A_22936, AF_10103.
 func TestCardInChromium(t *testing.T) {
 	t.Parallel()
 	chromium := browsertest.Start(t)
@@ -122,6 +125,35 @@ func TestCardInChromium(t *testing.T) {
 	d.has(user, d.post("/_matrix/client/v3/login", map[string]any{"type": "m.login.token", "token": d.Page.Text()})["access_token"])
 	d.authorizes(user)
 	d.linksDevice(user)
+	(&desk{T: t, Page: chromium.Page(t, browsertest.Look{}), n: n}).registers()
+}
+
+// registers is an institution's registration by its card, up to its console (AF_10103).
+func (d *desk) registers() {
+	d.Helper()
+	d.Open(d.n.URL + "/console/register")
+	d.fits()
+	d.Press("card")
+	d.fits()
+	d.Press(d.n.Agent)
+	d.sign(demo.Newcomer.Name, demo.PIN)
+	d.fits()
+	d.Choose("accept")
+	d.Press("terms")
+	d.fits()
+	found := regexp.MustCompile(`[A-Z2-7]{4}( [A-Z2-7]{4}){7}`).FindString(d.Page.Text())
+	code, err := account.TOTPCode(strings.ReplaceAll(found, " ", ""), time.Now())
+	if err != nil {
+		d.Fatalf("no secret on the page (%v): %s", err, d.Page.Text())
+	}
+	for field, text := range map[string]string{"login": "leitung", "password": "ein-langes-Passwort-41", "repeat": "ein-langes-Passwort-41", "code": code} {
+		d.Fill(field, text)
+	}
+	d.Press("admin")
+	d.fits()
+	d.Fill("label", "praxis-am-see")
+	d.Press("order")
+	d.shows(demo.Newcomer.Name)
 }
 
 // authorizes lets a messenger in by OAuth 2.0, in the browser that is signed in (RFC 6749, section 4.1).
