@@ -3,7 +3,9 @@
 package timeline
 
 import (
+	"cmp"
 	"context"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -138,12 +140,14 @@ func (b *bundler) fill(ctx context.Context, parents map[id.Event]*parent, nested
 	return nil
 }
 
-// newest returns the last of some children that the viewer may see, or nil.
-func (b *bundler) newest(ctx context.Context, p *parent, children []room.Relation, valid func(*room.Event) bool, later func(a, b *room.Event) bool) (*room.ClientEvent, error) {
+// looked is how many of an event's children, from the last one back, are read for what is shown of them.
+const looked = 20
+
+// visible returns those of the last children that the viewer may see.
+func (b *bundler) visible(ctx context.Context, p *parent, children []room.Relation, valid func(*room.Event) bool) ([]*room.Event, error) {
 	if len(children) == 0 {
 		return nil, nil
 	}
-	const looked = 20 // a child among the last ones that is visible and valid
 	children = children[max(0, len(children)-looked):]
 	ids := make([]id.Event, len(children))
 	for i, c := range children {
@@ -159,42 +163,42 @@ func (b *bundler) newest(ctx context.Context, p *parent, children []room.Relatio
 			list = append(list, e)
 		}
 	}
-	if list, err = b.s.rooms.Visible(ctx, b.t, b.viewer.User, p.room.NID, list); err != nil || len(list) == 0 {
-		return nil, err
-	}
-	last := list[0]
-	for _, e := range list[1:] {
-		if later(e, last) {
-			last = e
-		}
-	}
-	return b.s.rooms.Client(ctx, b.t, p.room, last, b.viewer)
+	return b.s.rooms.Visible(ctx, b.t, b.viewer.User, p.room.NID, list)
 }
 
 // edit returns the newest valid edit of an event (client-server API, "Event replacements").
 func (b *bundler) edit(ctx context.Context, p *parent) (*room.ClientEvent, error) {
-	return b.newest(ctx, p, p.edits, func(e *room.Event) bool {
+	list, err := b.visible(ctx, p, p.edits, func(e *room.Event) bool {
 		var c struct {
 			New jsontext.Value `json:"m.new_content"`
 		}
 		return !e.IsState() && (e.Type() == "m.room.encrypted" || json.Unmarshal(e.Content(), &c) == nil && c.New.Kind() == '{')
-	}, func(x, y *room.Event) bool {
-		return x.Timestamp() > y.Timestamp() || x.Timestamp() == y.Timestamp() && x.ID() > y.ID()
 	})
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	last := slices.MaxFunc(list, func(x, y *room.Event) int {
+		return cmp.Or(cmp.Compare(x.Timestamp(), y.Timestamp()), cmp.Compare(x.ID(), y.ID()))
+	})
+	return b.s.rooms.Client(ctx, b.t, p.room, last, b.viewer)
 }
 
+// thread returns the summary of a thread, nil when the viewer sees nothing of it. Its count leaves out what the viewer may not see as far as that was
+// looked at.
 func (b *bundler) thread(ctx context.Context, p *parent) (*thread, error) {
-	if len(p.threaded) == 0 {
-		return nil, nil
+	list, err := b.visible(ctx, p, p.threaded, func(*room.Event) bool { return true })
+	if err != nil || len(list) == 0 {
+		return nil, err
 	}
-	latest, err := b.newest(ctx, p, p.threaded, func(*room.Event) bool { return true }, func(x, y *room.Event) bool { return byPlace(x, y) > 0 })
-	if err != nil || latest == nil {
+	latest, err := b.s.rooms.Client(ctx, b.t, p.room, slices.MaxFunc(list, byPlace), b.viewer)
+	if err != nil {
 		return nil, err
 	}
 	if err := b.bundle(ctx, []Chunk{{p.room, []*room.ClientEvent{latest}}}, false); err != nil {
 		return nil, err
 	}
-	t := &thread{Latest: latest, Count: len(p.threaded), Participated: p.event.Sender == b.viewer.User}
+	hidden := min(len(p.threaded), looked) - len(list)
+	t := &thread{Latest: latest, Count: len(p.threaded) - hidden, Participated: p.event.Sender == b.viewer.User}
 	for _, c := range p.threaded {
 		t.Participated = t.Participated || c.Sender == b.viewer.User
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/konsil-health/konsil/internal/foundation/database"
 	"github.com/konsil-health/konsil/internal/foundation/httpapi"
 	"github.com/konsil-health/konsil/internal/homeserver/room"
+	"github.com/konsil-health/konsil/internal/matrix/canonicaljson"
 	"github.com/konsil-health/konsil/internal/matrix/id"
 	"github.com/konsil-health/konsil/internal/matrix/mxerror"
 )
@@ -20,7 +21,7 @@ type relationsReply struct {
 	Chunk     []*room.ClientEvent `json:"chunk"`
 	Next      string              `json:"next_batch,omitzero"`
 	Previous  string              `json:"prev_batch,omitzero"`
-	Recursion int                 `json:"recursion_depth,omitzero"`
+	Recursion *int                `json:"recursion_depth,omitzero"` // there when the client said recurse, whatever it said
 }
 
 func (s *Service) relations(ctx context.Context, r *httpapi.Request) (any, error) {
@@ -70,8 +71,11 @@ func (s *Service) relations(ctx context.Context, r *httpapi.Request) (any, error
 	}
 	which := room.RelationQuery{Parents: []id.Event{parent.ID()}, Type: r.Var("relType"), EventType: r.Var("eventType"), Backwards: backwards}
 	reply := relationsReply{Previous: r.Query("from")}
+	if r.Query("recurse") != "" {
+		reply.Recursion = new(int)
+	}
 	if recurse {
-		reply.Recursion = recursionDepth
+		*reply.Recursion = recursionDepth
 		if which.Parents, err = s.descendants(ctx, v, parent.ID()); err != nil {
 			return nil, err
 		}
@@ -198,6 +202,34 @@ func (s *Service) threads(ctx context.Context, r *httpapi.Request) (any, error) 
 		}
 		roots = append(roots, e)
 	}
-	reply.Chunk, err = s.client(ctx, v, roots)
+	reply.Chunk, err = s.threadRoots(ctx, v, roots)
 	return reply, err
+}
+
+// threadRoots converts roots of threads for the reader. Roots of threads of which the reader sees nothing are left out, those of ignored people are
+// redacted (client-server API, GET threads).
+func (s *Service) threadRoots(ctx context.Context, v *view, roots []*room.Event) ([]*room.ClientEvent, error) {
+	ignored, err := s.Ignored(ctx, v.t.ID, v.user.User)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.client(ctx, v, roots)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*room.ClientEvent, 0, len(list))
+	for i, c := range list {
+		if c.StateKey == nil && len(canonicaljson.Get(c.Unsigned.Relations, "m.thread")) == 0 {
+			continue
+		}
+		if ignored[c.Sender] {
+			redacted, err := roots[i].Redact()
+			if err != nil {
+				return nil, err
+			}
+			c.Content = redacted.Content()
+		}
+		out = append(out, c)
+	}
+	return out, nil
 }

@@ -273,6 +273,14 @@ func TestRelations(t *testing.T) {
 		if got := get(anna, path+said[1]+"?recurse=true&limit=50"); len(chunk(got)) != 6 || chunk(got)[0]["event_id"] != reaction || got["recursion_depth"] == nil {
 			t.Errorf("recursive: %v", got)
 		}
+		for query, want := range map[string]any{"": nil, "?recurse=false": 0.0, "?recurse=true": 3.0} {
+			if m := get(anna, path+said[1]+query); m["recursion_depth"] != want {
+				t.Errorf("%q: recursion_depth %v, want %v", query, m["recursion_depth"], want)
+			}
+		}
+		for _, bad := range []string{"from=x", "to=x", "limit=0", "limit=x"} {
+			anna.Do("GET", path+said[1]+"?"+bad, nil).Fails(400, "M_INVALID_PARAM")
+		}
 		if got := chunk(get(anna, path+said[1]+"/m.annotation")); len(got) != 0 {
 			t.Errorf("annotations %v", got)
 		}
@@ -308,6 +316,65 @@ func TestRelations(t *testing.T) {
 		anna.Do("GET", threads+"?include=none", nil).Fails(400, "M_INVALID_PARAM")
 		anna.Do("GET", threads+"?from=x", nil).Fails(400, "M_INVALID_PARAM")
 		g.Person("carla").Do("GET", threads, nil).Fails(403, "M_FORBIDDEN")
+	})
+}
+
+// TestThreadsOfTheReader: the list of threads and their summaries hold what the reader may and wants to see.
+func TestThreadsOfTheReader(t *testing.T) {
+	Each(t, func(t *testing.T, g *Rig) {
+		anna, ben, room, said := chat(g, 2)
+		carla := g.Person("carla")
+		anna.Invite(room, carla)
+		carla.Join(room)
+		answer := func(p *Person, root string) string {
+			return p.Message(room, M{"msgtype": "m.text", "body": "x", "m.relates_to": M{"rel_type": "m.thread", "event_id": root}})
+		}
+		redact := func(p *Person, eid string) {
+			p.Do("PUT", Room(room)+"/redact/"+url.PathEscape(eid)+"/r"+url.PathEscape(eid), M{}).OK(nil)
+		}
+		threads := func(p *Person, want ...string) []M {
+			t.Helper()
+			list := chunk(get(p, V1+"/rooms/"+url.PathEscape(room)+"/threads"))
+			if got := IDs(list); !reflect.DeepEqual(got, want) {
+				t.Errorf("threads %v, want %v", got, want)
+			}
+			return list
+		}
+		summary := func(e M, path ...any) any { return At(e, append([]any{"unsigned", "m.relations", "m.thread"}, path...)...) }
+		gone := anna.Say(room, "ohne Antworten")
+		redact(ben, answer(ben, gone))
+		kept := said[0]
+		first := answer(ben, kept)
+		redact(ben, answer(ben, kept))
+		list := threads(anna, kept)
+		if summary(list[0], "count") != 1.0 || summary(list[0], "latest_event", "event_id") != first {
+			t.Errorf("a thread with a redacted answer: %v", list[0])
+		}
+		if e := get(anna, Room(room)+"/event/"+gone); At(e, "unsigned", "m.relations") != nil {
+			t.Errorf("a thread without answers: %v", e)
+		}
+
+		hers := carla.Say(room, "von Carla")
+		answer(anna, hers)
+		toHer := anna.Say(room, "an Carla")
+		answer(carla, toHer)
+		ben.Do("PUT", V3+"/user/"+url.PathEscape(string(ben.ID))+"/account_data/m.ignored_user_list", M{"ignored_users": M{string(carla.ID): M{}}}).OK(nil)
+		list = threads(ben, hers, kept)
+		if c, _ := list[0]["content"].(M); len(c) != 0 || summary(list[0], "count") != 1.0 {
+			t.Errorf("the root of somebody ignored: %v", list[0])
+		}
+		if list = threads(anna, toHer, hers, kept); At(list[1], "content", "body") != "von Carla" {
+			t.Errorf("anna ignores nobody: %v", list[1])
+		}
+
+		// Who has left learns nothing of what came later.
+		ben.Leave(room)
+		answer(anna, said[1])
+		answer(anna, kept)
+		list = threads(ben, kept, hers)
+		if summary(list[0], "count") != 1.0 || summary(list[0], "latest_event", "event_id") != first {
+			t.Errorf("a thread that went on: %v", list[0])
+		}
 	})
 }
 

@@ -22,7 +22,13 @@ type foreign struct {
 // Error names the status alone: the text is the homeserver's.
 func (f *foreign) Error() string { return "the homeserver answered " + strconv.Itoa(f.status) }
 
-func writeError(w http.ResponseWriter, e *mxerror.Error) { writeJSON(w, e.Status, e.Body()) }
+// writeError answers with an error; how long to wait stands in the header too (client-server API, "Rate limiting").
+func writeError(w http.ResponseWriter, e *mxerror.Error) {
+	if ms, ok := e.Extra["retry_after_ms"].(int64); ok {
+		w.Header().Set("Retry-After", strconv.FormatInt((ms+999)/1000, 10))
+	}
+	writeJSON(w, e.Status, e.Body())
+}
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	text, err := json.Marshal(v, json.Deterministic(true))
