@@ -191,6 +191,14 @@ func TestModeTI(t *testing.T) {
 	if c, _ := offers["m.3pid_changes"].(map[string]any); c["enabled"] != false {
 		t.Errorf("third-party identifiers: %v", c)
 	}
+	for _, name := range []string{"m.set_displayname", "m.set_avatar_url", "m.profile_fields"} {
+		if c, _ := offers[name].(map[string]any); c["enabled"] != true {
+			t.Errorf("%s: %v", name, c)
+		}
+	}
+	if c, _ := offers["m.forget_forced_upon_leave"].(map[string]any); c["enabled"] != false {
+		t.Errorf("leaving forgets: %v", c)
+	}
 	nobody.want(403, "M_FORBIDDEN", "POST", v3+"/register", `{"username":"x","password":"Langes-Passwort-1"}`)
 	nobody.want(403, "M_FORBIDDEN", "POST", v3+"/register?kind=guest", `{}`)
 

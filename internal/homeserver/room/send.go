@@ -72,6 +72,9 @@ func (s *Service) send(ctx context.Context, t *tenant.Tenant, d Draft) (id.Event
 	if err := s.askPolicy(ctx, t, r, d); err != nil {
 		return "", err
 	}
+	if err := s.mayRelate(ctx, t.ID, r, d); err != nil {
+		return "", err
+	}
 	e, err := s.append(ctx, t, r, d, nil)
 	if err != nil {
 		return "", err

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/konsil-health/konsil/internal/homeserver/account/accounttest"
 	. "github.com/konsil-health/konsil/internal/homeserver/clientsync/clientsynctest"
 )
 
@@ -340,7 +341,9 @@ func TestThreadsOfTheReader(t *testing.T) {
 			}
 			return list
 		}
-		summary := func(e M, path ...any) any { return At(e, append([]any{"unsigned", "m.relations", "m.thread"}, path...)...) }
+		summary := func(e M, path ...any) any {
+			return At(e, append([]any{"unsigned", "m.relations", "m.thread"}, path...)...)
+		}
 		gone := anna.Say(room, "ohne Antworten")
 		redact(ben, answer(ben, gone))
 		kept := said[0]
@@ -375,6 +378,42 @@ func TestThreadsOfTheReader(t *testing.T) {
 		if summary(list[0], "count") != 1.0 || summary(list[0], "latest_event", "event_id") != first {
 			t.Errorf("a thread that went on: %v", list[0])
 		}
+	})
+}
+
+// TestRelationsRefused: nobody reacts twice in the same way, and threads do not branch.
+func TestRelationsRefused(t *testing.T) {
+	Each(t, func(t *testing.T, g *Rig) {
+		anna, ben, room, said := chat(g, 2)
+		n := 0
+		relate := func(p *Person, typ, rel, to, key string) *accounttest.Answer {
+			n++
+			relates := M{"rel_type": rel, "event_id": to}
+			if key != "" {
+				relates["key"] = key
+			}
+			return p.Do("PUT", fmt.Sprintf("%s/send/%s/r%d", Room(room), typ, n), M{"msgtype": "m.text", "body": "x", "m.relates_to": relates})
+		}
+		like := relate(ben, "m.reaction", "m.annotation", said[0], "x").OK(nil).Text("event_id")
+		relate(ben, "m.reaction", "m.annotation", said[0], "x").Fails(400, "M_DUPLICATE_ANNOTATION")
+		relate(ben, "m.reaction", "m.annotation", said[0], "y").OK(nil)
+		relate(ben, "m.reaction", "m.annotation", said[1], "x").OK(nil)
+		relate(ben, "org.vote", "m.annotation", said[0], "x").OK(nil)
+		relate(anna, "m.reaction", "m.annotation", said[0], "x").OK(nil)
+		same := func() string {
+			return ben.Do("PUT", Room(room)+"/send/m.reaction/same", M{"m.relates_to": M{"rel_type": "m.annotation", "event_id": said[0], "key": "z"}}).OK(nil).Text("event_id")
+		}
+		if first, second := same(), same(); first != second {
+			t.Errorf("a repeated transaction made %s, want %s", second, first)
+		}
+		ben.Do("PUT", Room(room)+"/redact/"+url.PathEscape(like)+"/r", M{}).OK(nil)
+		relate(ben, "m.reaction", "m.annotation", said[0], "x").OK(nil)
+
+		reply := relate(ben, "m.room.message", "m.thread", said[0], "").OK(nil).Text("event_id")
+		relate(ben, "m.room.message", "m.thread", reply, "").Fails(400, "M_UNKNOWN")
+		quote := ben.Message(room, M{"msgtype": "m.text", "body": "x", "m.relates_to": M{"m.in_reply_to": M{"event_id": said[0]}}})
+		relate(ben, "m.room.message", "m.thread", quote, "").OK(nil)
+		relate(ben, "m.room.message", "m.thread", "$unknown", "").OK(nil)
 	})
 }
 
