@@ -5,6 +5,7 @@ package server
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"testing"
 	"time"
 
@@ -127,6 +128,13 @@ func TestDefaultConfiguration(t *testing.T) {
 				t.Errorf("%s: %s is told %d configurations", path, c.user, found)
 			}
 		}
+	}
+	slid := anna.want(200, "", "POST", "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync", `{"conn_id":"x","extensions":{"account_data":{"enabled":true}}}`)
+	extensions, _ := slid["extensions"].(map[string]any)
+	data, _ := extensions["account_data"].(map[string]any)
+	global, _ := data["global"].([]any)
+	if !slices.ContainsFunc(global, func(e any) bool { return e.(map[string]any)["type"] == permission.ConfigTypePro }) {
+		t.Errorf("sliding sync tells %v", slid)
 	}
 	reads(anna, permission.ConfigTypePro, permission.AllowAll)
 	reads(max, permission.ConfigTypeEPA, permission.AllowAll)
