@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -304,4 +305,39 @@ func TestGatewayAddresses(t *testing.T) {
 	if g.tries > 0 {
 		t.Error("a private gateway was called")
 	}
+}
+
+// TestSubscribedThreadsReachTheGateway: of a muted room a phone hears what is said in the threads that its user follows, and nothing else.
+func TestSubscribedThreadsReachTheGateway(t *testing.T) {
+	t.Parallel()
+	konsiltest.Each(t, 1, func(t *testing.T, urls []string) {
+		g, c := newGateway(t), gatewayCell(t, urls[0])
+		alice, bob := c.SignIn(t, "@alice:hs1"), c.SignIn(t, "@bob:hs1")
+		room := alice.CreateRoom(object{"preset": "private_chat", "invite": []string{"@bob:hs1"}})
+		bob.Join(room)
+		followed, other := alice.Send(room, "A"), alice.Send(room, "B")
+		bob.Do("PUT", clientV3+"/pushrules/global/room/"+url.PathEscape(room), object{"actions": []any{}})
+		bob.Do("PUT", subscription(room, followed), object{})
+		setPusher(bob, g.pusher("app", "key", object{}))
+		reply := func(root, txn string) string {
+			return alice.Do("PUT", inRoom(room)+"/send/m.room.message/"+txn,
+				object{"msgtype": "m.text", "body": txn, "m.relates_to": object{"rel_type": "m.thread", "event_id": root}})["event_id"].(string)
+		}
+		silent := []string{reply(other, "x"), alice.Send(room, "outside")}
+		first := reply(followed, "y")
+		if n := g.event(first); konsiltest.At(n, "devices", 0, "tweaks", "sound") != "default" || unreadIn(n) != 1 {
+			t.Errorf("%v", n)
+		}
+		bob.Do("DELETE", subscription(room, followed), nil)
+		silent = append(silent, reply(followed, "z"))
+		bob.Do("PUT", subscription(room, other), object{})
+		g.event(reply(other, "last"))
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		for _, n := range g.got {
+			if slices.Contains(silent, fmt.Sprint(n["event_id"])) {
+				t.Errorf("notified of %v", n)
+			}
+		}
+	})
 }

@@ -5,6 +5,7 @@ package proxy
 import (
 	"bufio"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 )
@@ -41,4 +42,15 @@ func FuzzRead(f *testing.F) {
 			t.Errorf("%q is handed on as %q", r.RequestURI, r.URL.RequestURI())
 		}
 	})
+}
+
+// TestTryAgainLater: whoever is sent away for a while is told for how long, in the header as in the body (client-server API, "Rate limiting").
+func TestTryAgainLater(t *testing.T) {
+	t.Parallel()
+	full := &Outbound{slots: make(chan struct{})} // no room for anybody
+	w := httptest.NewRecorder()
+	full.ServeHTTP(w, httptest.NewRequest("CONNECT", "praxis.test:443", nil))
+	if w.Code != 429 || w.Header().Get("Retry-After") != "1" || !strings.Contains(w.Body.String(), `"retry_after_ms":1000`) {
+		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
+	}
 }
