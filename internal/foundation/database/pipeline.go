@@ -31,6 +31,9 @@ type Pipeline interface {
 // ErrCommitUnknown is answered by Commit when the connection was lost before the answer came.
 var ErrCommitUnknown = errors.New("connection lost during COMMIT")
 
+// ErrConnectionLost is answered by Begin and Run when the connection was lost: nothing was committed, and the whole may be tried again.
+var ErrConnectionLost = errors.New("connection lost")
+
 // StatementError says which statement of a batch failed, so that a log line names the culprit.
 type StatementError struct {
 	Index     int

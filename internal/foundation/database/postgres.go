@@ -101,7 +101,7 @@ func (p *postgresPipeline) Begin(ctx context.Context, stmts []Statement) ([]int6
 	}
 	affected, err := p.send(ctx, append([]Statement{{SQL: "BEGIN"}}, stmts...))
 	if err != nil {
-		return nil, err
+		return nil, p.lost(err)
 	}
 	return affected[1:], nil
 }
@@ -125,6 +125,14 @@ func (p *postgresPipeline) send(ctx context.Context, stmts []Statement) ([]int64
 	return affected, results.Close()
 }
 
+// lost marks an error that came with the end of the connection.
+func (p *postgresPipeline) lost(err error) error {
+	if p.conn.IsClosed() {
+		return errors.Join(ErrConnectionLost, err)
+	}
+	return err
+}
+
 func (p *postgresPipeline) Run(ctx context.Context, stmts, returning []Statement) ([]int64, error) {
 	batch := &pgx.Batch{}
 	for _, s := range stmts {
@@ -137,13 +145,13 @@ func (p *postgresPipeline) Run(ctx context.Context, stmts, returning []Statement
 	defer results.Close() //nolint:errcheck // errors are met below
 	for i, s := range stmts {
 		if _, err := results.Exec(); err != nil {
-			return nil, &StatementError{Index: i, Statement: s, Err: err}
+			return nil, p.lost(&StatementError{Index: i, Statement: s, Err: err})
 		}
 	}
 	out := make([]int64, len(returning))
 	for i, s := range returning {
 		if err := results.QueryRow().Scan(&out[i]); err != nil {
-			return nil, &StatementError{Index: i, Statement: s, Err: err}
+			return nil, p.lost(&StatementError{Index: i, Statement: s, Err: err})
 		}
 	}
 	return out, nil

@@ -235,14 +235,16 @@ func (c *Committer) process(ctx context.Context, batch []*Pending) {
 		return a.Room < b.Room
 	})
 	err := c.try(ctx, batch)
-	if err != nil && c.db.Retryable(err) {
+	if err != nil && (c.db.Retryable(err) || errors.Is(err, database.ErrConnectionLost)) {
 		err = c.try(ctx, batch)
 	}
 	if err == nil {
 		return
 	}
-	if len(batch) == 1 {
-		c.fail(batch[0], err)
+	if unknown := errors.Is(err, database.ErrCommitUnknown) && !errors.Is(err, database.ErrConnectionLost); unknown || len(batch) == 1 {
+		for _, p := range batch {
+			c.fail(p, err)
+		}
 		return
 	}
 	for _, p := range batch {
@@ -268,17 +270,18 @@ func (c *Committer) try(ctx context.Context, batch []*Pending) (err error) {
 			}
 		}
 	}()
-	var guards []Statement
+	first := c.mark()
+	marks := len(first)
 	for _, p := range batch {
 		if p.plan.Guard != nil {
-			guards = append(guards, *p.plan.Guard)
+			first = append(first, *p.plan.Guard)
 		}
 	}
-	affected, err := c.pipe.Begin(ctx, guards)
+	affected, err := c.pipe.Begin(ctx, first)
 	if err != nil {
 		return err
 	}
-	won, lost := split(batch, affected)
+	won, lost := split(batch, affected[marks:])
 	if len(won) == 0 {
 		if err := c.pipe.Rollback(ctx); err != nil {
 			return err
@@ -291,8 +294,15 @@ func (c *Committer) try(ctx context.Context, batch []*Pending) (err error) {
 		return err
 	}
 	if err := c.pipe.Commit(ctx, c.positioned(won, firsts)); err != nil {
-		if !errors.Is(err, database.ErrCommitUnknown) || !c.wentThrough(ctx) {
+		if !errors.Is(err, database.ErrCommitUnknown) {
 			return err
+		}
+		through, askErr := c.wentThrough(ctx)
+		if askErr != nil { // nobody knows: another try might be a second one
+			return errors.Join(err, askErr)
+		}
+		if !through {
+			return errors.Join(database.ErrConnectionLost, err)
 		}
 	}
 	c.stats.batches.Add(1)
@@ -381,8 +391,18 @@ func (c *Committer) positions(ctx context.Context, won []*Pending) ([]int64, err
 	return firsts, nil
 }
 
-// positioned returns the statements of the last round trip: stamped rows, outbox rows, and the batch row that tells after a lost connection
-// whether the transaction went through.
+// mark returns the statement on the batch row, which tells after a lost connection whether the transaction went through. It is the transaction's first, so
+// that whoever asks waits for the transaction's end.
+func (c *Committer) mark() []Statement {
+	if !c.db.Postgres() {
+		return nil
+	}
+	return []Statement{{
+		SQL:  "INSERT INTO commit_batch (committer, batch) VALUES ($1, $2) ON CONFLICT (committer) DO UPDATE SET batch = excluded.batch",
+		Args: []any{c.id, c.batch}}}
+}
+
+// positioned returns the statements of the last round trip: stamped rows and outbox rows.
 func (c *Committer) positioned(won []*Pending, firsts []int64) []Statement {
 	var out []Statement
 	for i, p := range won {
@@ -395,24 +415,23 @@ func (c *Committer) positioned(won []*Pending, firsts []int64) []Statement {
 				Args: []any{int64(p.plan.Tenant), string(destination), firsts[i]}})
 		}
 	}
-	if c.db.Postgres() {
-		out = append(out, Statement{
-			SQL:  "INSERT INTO commit_batch (committer, batch) VALUES ($1, $2) ON CONFLICT (committer) DO UPDATE SET batch = excluded.batch",
-			Args: []any{c.id, c.batch}})
-	}
 	return out
 }
 
-// wentThrough asks for the batch row after the connection was lost during COMMIT.
-func (c *Committer) wentThrough(ctx context.Context) bool {
-	var batch int64
+// wentThrough asks for the batch row after the connection was lost during COMMIT. The database may be at work on that transaction still; writing the row
+// waits for its end.
+func (c *Committer) wentThrough(ctx context.Context) (through bool, err error) {
 	for range 30 {
-		err := c.db.QueryRow(ctx, "SELECT batch FROM commit_batch WHERE committer = $1", c.id).Scan(&batch)
+		var batch int64
+		err = c.db.Write(ctx, func(tx *database.Tx) error {
+			return tx.QueryRow(ctx, "INSERT INTO commit_batch (committer, batch) VALUES ($1, 0) ON CONFLICT (committer) DO UPDATE SET batch = commit_batch.batch RETURNING batch",
+				c.id).Scan(&batch)
+		})
 		if err == nil {
-			return batch == c.batch
+			return batch == c.batch, nil
 		}
 		c.log.Warn("asking whether a transaction went through", "error", err)
 		time.Sleep(time.Second) // the database is away; nothing else can be done meanwhile
 	}
-	return false
+	return false, err
 }
