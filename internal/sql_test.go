@@ -9,6 +9,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -122,4 +123,58 @@ func literal(n ast.Node) (string, bool) {
 		return x + y, okX || okY
 	}
 	return "", false
+}
+
+// session finds what rests on one session of the database: notifications and locks that outlive their transaction (engine rule 8). Behind a pooler the
+// next statement may run in another one.
+var session = regexp.MustCompile(`(?i)^\s*(LISTEN|UNLISTEN|NOTIFY)\s+[a-z_"]+\s*(,|;|$)|\bpg_notify\s*\(|\bpg_(try_)?advisory_(lock|unlock)`)
+
+// TestNothingRestsOnASession: engine rule 8, in the code's statements and in the migrations.
+func TestNothingRestsOnASession(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{"LISTEN changes": true, "notify changes, 'x'": true, "SELECT pg_notify($1, $2)": true, "SELECT pg_try_advisory_lock(1)": true,
+		"SELECT pg_advisory_xact_lock(1)": false, "listen on 127.0.0.1": false, "notify": false} {
+		if session.MatchString(text) != want {
+			t.Errorf("%q: rests on a session: %v", text, !want)
+		}
+	}
+	seen := 0
+	check := func(where, text string) {
+		seen++
+		if session.MatchString(text) {
+			t.Errorf("%s: a statement that rests on its session: %s", where, text)
+		}
+	}
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		switch filepath.Ext(path) {
+		case ".sql":
+			text, err := os.ReadFile(path)
+			for _, statement := range strings.SplitAfter(string(text), ";") {
+				check(path, statement)
+			}
+			return err
+		case ".go":
+			fset := token.NewFileSet()
+			file, err := parser.ParseFile(fset, path, nil, 0)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				if text, ok := literal(n); ok {
+					check(fset.Position(n.Pos()).String(), text)
+				}
+				return true
+			})
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seen < 1000 {
+		t.Fatalf("only %d texts found: the test looks in the wrong place", seen)
+	}
 }
