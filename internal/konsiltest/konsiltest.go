@@ -47,6 +47,7 @@ type Network struct {
 	t     testing.TB
 	ca    *authority.Authority
 	cells []*Cell
+	wire  wire
 }
 
 // Cell is one running node with its own database.
@@ -58,6 +59,7 @@ type Cell struct {
 	URL string
 
 	t                  testing.TB
+	wire               *wire
 	client, federation string // addresses, kept over restarts
 	stop               context.CancelFunc
 	ended              chan error
@@ -86,7 +88,7 @@ func New(t testing.TB, specs ...Spec) *Network {
 		}
 	}
 	for i, spec := range specs {
-		c := &Cell{t: t, client: clients[i].Addr().String(), federation: federations[i].Addr().String(), program: spec.Program}
+		c := &Cell{t: t, wire: &n.wire, client: clients[i].Addr().String(), federation: federations[i].Addr().String(), program: spec.Program}
 		c.URL = "http://" + c.client
 		c.Config = n.config(spec, c, resolve)
 		n.cells = append(n.cells, c)
@@ -214,7 +216,7 @@ func (c *Cell) start(o server.Options) {
 		return
 	}
 	o.Log = observe.NewLogger(observe.LogOptions{Output: logWriter{c.t}, Level: slog.LevelWarn})
-	o.Around = func(h http.Handler) http.Handler { return spectest.Handler(c.t, h) }
+	o.Around = func(h http.Handler) http.Handler { return c.wire.around(spectest.Handler(c.t, h)) }
 	ctx, stop := context.WithCancel(context.Background())
 	s, err := server.New(ctx, c.Config, o)
 	if err != nil {

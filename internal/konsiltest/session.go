@@ -62,17 +62,27 @@ const requestWithin = 2 * time.Minute
 // Try sends a request with a JSON body (nil: none) and returns status and answer.
 func (s *Session) Try(method, path string, body any) (int, map[string]any) {
 	s.t.Helper()
-	var in io.Reader
+	var in []byte
 	if body != nil {
-		b, err := json.Marshal(body)
-		if err != nil {
+		var err error
+		if in, err = json.Marshal(body); err != nil {
 			s.t.Fatal(err)
 		}
-		in = bytes.NewReader(b)
 	}
+	status, text := s.Raw(method, path, "", in)
+	answer := map[string]any{}
+	if err := json.Unmarshal(text, &answer); err != nil {
+		s.t.Fatalf("%s %s: %d, answer is no JSON object: %q", method, path, status, text)
+	}
+	return status, answer
+}
+
+// Raw is Try for bodies and answers of any kind; an empty kind says nothing about the body.
+func (s *Session) Raw(method, path, kind string, body []byte) (int, []byte) {
+	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), requestWithin)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, s.cell.URL+path, in)
+	req, err := http.NewRequestWithContext(ctx, method, s.cell.URL+path, bytes.NewReader(body))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -81,6 +91,9 @@ func (s *Session) Try(method, path string, body any) (int, map[string]any) {
 	}
 	if s.Token != "" {
 		req.Header.Set("Authorization", "Bearer "+s.Token)
+	}
+	if kind != "" {
+		req.Header.Set("Content-Type", kind)
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -91,11 +104,7 @@ func (s *Session) Try(method, path string, body any) (int, map[string]any) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	answer := map[string]any{}
-	if err := json.Unmarshal(text, &answer); err != nil {
-		s.t.Fatalf("%s %s: %d, answer is no JSON object: %q", method, path, res.StatusCode, text)
-	}
-	return res.StatusCode, answer
+	return res.StatusCode, text
 }
 
 // Do is Try for requests that must succeed.

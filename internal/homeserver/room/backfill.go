@@ -4,6 +4,8 @@ package room
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -148,11 +150,14 @@ func (s *Service) storeHistory(ctx context.Context, t *tenant.Tenant, server id.
 		before.number = 0
 	}
 	stored := &Event{Event: e, NID: -database.NewID(), RoomNID: r.NID, Topological: topological, Snapshot: before.number, SnapshotAfter: after.number, Rejected: rejected != ""}
-	plan := &stream.Plan{Rows: stmts, Guard: &stream.Statement{}}
+	plan := &stream.Plan{Guard: &stream.Statement{}}
 	if err := s.redactions(ctx, t, stored, rejected == "", false, plan); err != nil {
 		return err
 	}
-	if err := s.ahead(ctx, s.historyRows(t.ID, stored, rejected, missing, plan.Rows)); err != nil {
+	if err := s.ahead(ctx, stmts); err != nil {
+		return err
+	}
+	if taken, err := s.writeHistory(ctx, t.ID, stored, s.historyRows(t.ID, stored, rejected, missing, plan.Rows)); err != nil || !taken {
 		return err
 	}
 	s.states.Set(snapshotKey{t.ID, before.number}, before)
@@ -173,7 +178,49 @@ func (s *Service) nearestSnapshot(ctx context.Context, t tenant.ID, r *Room, e *
 	return snapshot{state: State{}}, nil
 }
 
-// historyRows are the rows of a backfilled event. It replaces an outlier of the same id.
+// writeHistory writes a backfilled event in one transaction, in place of an outlier of the same id. It answers false for one that has entered the room
+// by another way meanwhile: a second row would show it twice.
+func (s *Service) writeHistory(ctx context.Context, t tenant.ID, e *Event, stmts []stream.Statement) (taken bool, err error) {
+	err = s.DB.Write(ctx, func(tx *database.Tx) error {
+		if taken, err = takeID(ctx, tx, t, e); err != nil || !taken {
+			return err
+		}
+		for _, st := range stmts {
+			if _, err := tx.Exec(ctx, st.SQL, st.Args...); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return taken, err
+}
+
+// takeID gives an event's id to its new row, and drops the outlier that had it; false when it belongs to an event of the room already.
+func takeID(ctx context.Context, tx *database.Tx, t tenant.ID, e *Event) (bool, error) {
+	n, err := tx.Exec(ctx, "INSERT INTO event_id (tenant, event_id, room, event) VALUES ($1, $2, $3, $4) ON CONFLICT (tenant, event_id) DO NOTHING",
+		int64(t), string(e.ID()), e.RoomNID, e.NID)
+	if err != nil || n == 1 {
+		return err == nil, err
+	}
+	var old int64
+	err = tx.QueryRow(ctx, `SELECT e.event FROM event_id i JOIN event e ON e.tenant = i.tenant AND e.event = i.event
+		WHERE i.tenant = $1 AND i.event_id = $2 AND e.outlier`, int64(t), string(e.ID())).Scan(&old)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	n, err = tx.Exec(ctx, "UPDATE event_id SET room = $3, event = $4 WHERE tenant = $1 AND event_id = $2 AND event = $5",
+		int64(t), string(e.ID()), e.RoomNID, e.NID, old)
+	if err != nil || n == 0 {
+		return false, err
+	}
+	_, err = tx.Exec(ctx, "DELETE FROM event WHERE tenant = $1 AND event = $2", int64(t), old)
+	return err == nil, err
+}
+
+// historyRows are the rows of a backfilled event, but for its id.
 func (s *Service) historyRows(t tenant.ID, e *Event, rejected string, missing []id.Event, stmts []stream.Statement) []stream.Statement {
 	relType, target := relation(e.Content())
 	thread := ""
@@ -181,9 +228,6 @@ func (s *Service) historyRows(t tenant.ID, e *Event, rejected string, missing []
 		thread = string(target)
 	}
 	stmts = append(stmts,
-		stream.Statement{SQL: "DELETE FROM event WHERE tenant = $1 AND outlier AND event = (SELECT event FROM event_id WHERE tenant = $1 AND event_id = $2)", Args: []any{int64(t), string(e.ID())}},
-		stream.Statement{SQL: "INSERT INTO event_id (tenant, event_id, room, event) VALUES ($1, $2, $3, $4) ON CONFLICT (tenant, event_id) DO UPDATE SET event = excluded.event",
-			Args: []any{int64(t), string(e.ID()), e.RoomNID, e.NID}},
 		stream.Statement{SQL: insertEvent, Args: []any{int64(t), e.NID, e.RoomNID, string(e.ID()), int64(0), e.Topological, column(e.Type()), string(e.Sender()), e.Timestamp(),
 			e.Snapshot, e.SnapshotAfter, e.Rejected, false, false, rejected, int64(0), thread, string(e.RedactedBy), "", "", e.JSON()}},
 		stream.Statement{SQL: "DELETE FROM event_gap WHERE tenant = $1 AND room = $2 AND missing_id = $3", Args: []any{int64(t), e.RoomNID, string(e.ID())}})

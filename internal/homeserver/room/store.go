@@ -59,6 +59,7 @@ func (s *Service) Event(ctx context.Context, t tenant.ID, eid id.Event) (*Event,
 func (s *Service) Events(ctx context.Context, t tenant.ID, ids []id.Event) (map[id.Event]*Event, error) {
 	out := make(map[id.Event]*Event, len(ids))
 	var missing []any
+	marks := map[id.Event]uint64{}
 	for _, eid := range ids {
 		if _, done := out[eid]; done {
 			continue
@@ -68,6 +69,7 @@ func (s *Service) Events(ctx context.Context, t tenant.ID, ids []id.Event) (map[
 			continue
 		}
 		missing = append(missing, string(eid))
+		marks[eid] = s.events.Mark(eventKey{t, eid})
 	}
 	for len(missing) > 0 {
 		n := min(len(missing), database.MaxMarks)
@@ -77,7 +79,7 @@ func (s *Service) Events(ctx context.Context, t tenant.ID, ids []id.Event) (map[
 		}
 		for _, e := range found {
 			out[e.ID()] = e
-			s.events.Set(eventKey{t, e.ID()}, e)
+			s.events.SetRead(eventKey{t, e.ID()}, e, marks[e.ID()])
 		}
 		missing = missing[n:]
 	}

@@ -178,6 +178,37 @@ func (s *spec) find(method, path string) []*operation {
 	return found
 }
 
+// Operations are the names of all operations of one API ("server-server"), as [Name] gives them; an error says that the files are missing.
+func Operations(api string) ([]string, error) {
+	s, err := read()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, list := range s.operations {
+		for _, o := range list {
+			if filepath.Base(filepath.Dir(o.file)) == api {
+				names = append(names, o.name())
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// Name is the operation that a request is, by method and path template; empty for one that the specification does not describe.
+func Name(method, path string) string {
+	s, err := read()
+	if err != nil {
+		return ""
+	}
+	found := s.find(method, path)
+	if len(found) == 0 {
+		return ""
+	}
+	return found[0].name()
+}
+
 // resolve follows references to other parts of the same file, and says where the node stands.
 func (o *operation) resolve(node any, pointer []string) (map[string]any, []string) {
 	m, _ := node.(map[string]any)
