@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http/httputil"
 	"strconv"
 	"strings"
 	"time"
@@ -28,8 +29,11 @@ type client struct {
 	contentType string
 }
 
-// answerWithin bounds one request.
-const answerWithin = 30 * time.Second
+const (
+	// answerWithin bounds one request, maxAnswer its answer.
+	answerWithin = 30 * time.Second
+	maxAnswer    = 16 << 20
+)
 
 func dial(address string) (*client, error) {
 	conn, err := net.DialTimeout("tcp", address, 5*time.Second)
@@ -73,7 +77,7 @@ func (c *client) doWithin(d time.Duration, method, path, token string, body []by
 	return c.answer()
 }
 
-// answer reads what the server sends: status, headers of which only the length counts, body.
+// answer reads what the server sends: status, headers of which only the length counts, body in one piece or in several.
 func (c *client) answer() (int, []byte, error) {
 	line, err := c.reader.ReadSlice('\n')
 	if err != nil {
@@ -86,7 +90,7 @@ func (c *client) answer() (int, []byte, error) {
 	if err != nil {
 		return 0, nil, fmt.Errorf("status line %q", line)
 	}
-	length := -1
+	length, pieces := -1, false
 	for {
 		line, err := c.reader.ReadSlice('\n')
 		if err != nil {
@@ -96,13 +100,21 @@ func (c *client) answer() (int, []byte, error) {
 		if len(line) == 0 {
 			break
 		}
-		if name, value, ok := bytes.Cut(line, []byte(":")); ok && strings.EqualFold(string(name), "Content-Length") {
-			if length, err = strconv.Atoi(string(bytes.TrimSpace(value))); err != nil {
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		switch value = bytes.TrimSpace(value); {
+		case strings.EqualFold(string(name), "Content-Length"):
+			if length, err = strconv.Atoi(string(value)); err != nil {
 				return 0, nil, err
 			}
+		case strings.EqualFold(string(name), "Transfer-Encoding"):
+			pieces = string(value) == "chunked"
 		}
 	}
-	if length < 0 || length > 16<<20 {
+	if pieces {
+		c.body, err = c.pieces()
+		return status, c.body, err
+	}
+	if length < 0 || length > maxAnswer {
 		return 0, nil, fmt.Errorf("answer without a usable length (%d)", length)
 	}
 	if cap(c.body) < length {
@@ -111,6 +123,16 @@ func (c *client) answer() (int, []byte, error) {
 	c.body = c.body[:length]
 	_, err = io.ReadFull(c.reader, c.body)
 	return status, c.body, err
+}
+
+// pieces reads a body that comes in pieces, and the empty line behind them.
+func (c *client) pieces() ([]byte, error) {
+	body := bytes.NewBuffer(c.body[:0])
+	if _, err := io.Copy(body, io.LimitReader(httputil.NewChunkedReader(c.reader), maxAnswer)); err != nil {
+		return nil, err
+	}
+	_, err := c.reader.ReadSlice('\n')
+	return body.Bytes(), err
 }
 
 // call is do for the preparation: JSON in and out, anything but 200 is an error.
