@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,28 +20,27 @@ func TestEvery(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		runs := 0
+		var runs atomic.Int32
 		w := background.New()
 		w.Every(time.Hour, slog.New(slog.NewTextHandler(&log, nil)), "rooms were not swept", func(context.Context) error {
-			runs++
-			if runs == 2 {
+			if runs.Add(1) == 2 {
 				return errors.New("disk full")
 			}
 			return nil
 		})
 		synctest.Wait()
-		if runs != 1 {
-			t.Fatalf("%d runs at the start", runs)
+		if n := runs.Load(); n != 1 {
+			t.Fatalf("%d runs at the start", n)
 		}
 		time.Sleep(2*time.Hour + time.Minute) // the bubble's clock
 		synctest.Wait()
-		if runs != 3 {
-			t.Errorf("%d runs after two hours", runs)
+		if n := runs.Load(); n != 3 {
+			t.Errorf("%d runs after two hours", n)
 		}
 		w.Close()
 		time.Sleep(2 * time.Hour)
-		if runs != 3 {
-			t.Errorf("%d runs after the end", runs)
+		if n := runs.Load(); n != 3 {
+			t.Errorf("%d runs after the end", n)
 		}
 		if n := strings.Count(log.String(), "rooms were not swept"); n != 1 || !strings.Contains(log.String(), "disk full") {
 			t.Errorf("one failure, but the log says %q", log.String())
