@@ -130,23 +130,25 @@ func (k *keys) find(ctx context.Context, name keyName, ts int64, enforce bool) (
 	if err != nil && !errors.Is(err, errNoKey) {
 		return nil, err
 	}
-	if fetchErr := k.refresh(ctx, name.server); fetchErr != nil {
-		if err == nil {
-			err = errKeyExpired
+	fetchErr := k.refresh(ctx, name.server)
+	if fetchErr == nil || errors.Is(fetchErr, errAskedLately) { // the answer to another one may have come since the look above
+		if key, err = k.stored(ctx, name); err != nil && !errors.Is(err, errNoKey) {
+			return nil, err
 		}
-		if _, answered := k.answered.Get(name.server); !answered {
-			err = fmt.Errorf("%w: %w", errNoAnswer, err)
-		}
-		return nil, fmt.Errorf("%s of %s: %w; asking its server: %w", name.key, name.server, err, fetchErr)
 	}
-	key, err = k.stored(ctx, name)
-	if err == nil && !key.signsAt(ts, enforce) {
+	if err == nil && key.signsAt(ts, enforce) {
+		return key.public, nil
+	}
+	if err == nil {
 		err = errKeyExpired
 	}
-	if err != nil {
+	if fetchErr == nil {
 		return nil, fmt.Errorf("%s of %s: %w", name.key, name.server, err)
 	}
-	return key.public, nil
+	if _, answered := k.answered.Get(name.server); !answered {
+		err = fmt.Errorf("%w: %w", errNoAnswer, err)
+	}
+	return nil, fmt.Errorf("%s of %s: %w; asking its server: %w", name.key, name.server, err, fetchErr)
 }
 
 // neighbour answers for a tenant of this cell; tenant.ErrUnknown when the server is none.
