@@ -39,6 +39,8 @@ func (c *epochRaiseCommand) Run(ctx context.Context, out io.Writer) error {
 	return err
 }
 
+var errNoTenants = errors.New("there are no tenants in this database: name the configuration of the restored server with --config")
+
 func (c *epochRaiseCommand) offline(ctx context.Context) (n int, err error) {
 	checked, err := c.load()
 	if err != nil {
@@ -51,5 +53,8 @@ func (c *epochRaiseCommand) offline(ctx context.Context) (n int, err error) {
 	defer func() { err = errors.Join(err, db.Close()) }()
 	tenants := tenant.NewStore(db)
 	defer tenants.Close()
-	return server.RaiseEpoch(ctx, db, tenants, c.Tenant, nil)
+	if n, err = server.RaiseEpoch(ctx, db, tenants, c.Tenant, nil); err == nil && n == 0 {
+		err = errNoTenants // a database of another name is made when it is opened, and has none
+	}
+	return n, err
 }

@@ -112,3 +112,12 @@ func keyCount(sync map[string]any) float64 {
 	n, _ := at(sync, "device_one_time_keys_count")["curve25519"].(float64)
 	return n
 }
+
+// TestEpochOfNothing: who names the wrong database is told so.
+func TestEpochOfNothing(t *testing.T) {
+	t.Parallel()
+	out, err := run(t, "admin", "epoch", "raise", "--offline", "--set=data="+t.TempDir())
+	if err == nil || !strings.Contains(err.Error(), "--config") {
+		t.Errorf("%q, %v", out, err)
+	}
+}
