@@ -230,17 +230,20 @@ func (j *script) until(want map[string]any) map[string]any {
 // TestSecondClient lets matrix-js-sdk with Rust crypto, which shares no code with mautrix-go, talk with it in encrypted rooms between two tenants of a
 // running konsil serve: in Node, and in Chromium with its storage and its rules for scripts and origins. Both sign in with the full Matrix ID at the one
 // client address that all tenants share.
-func TestSecondClient(t *testing.T) {
+func TestSecondClient(t *testing.T) { eachHost(t, secondClient) }
+
+// eachHost tells a story whose scripts run in Node, and again in Chromium; open starts one there.
+func eachHost(t *testing.T, told func(t *testing.T, program string, open func(story) *script)) {
 	t.Parallel()
 	program := konsiltest.Program(t)
 	t.Run("node", func(t *testing.T) {
 		t.Parallel()
-		secondClient(t, program, story.nodeScript)
+		told(t, program, story.nodeScript)
 	})
 	t.Run("chromium", func(t *testing.T) {
 		t.Parallel()
 		chromium := browsertest.Start(t)
-		secondClient(t, program, func(s story) *script { return s.pageScript(chromium) })
+		told(t, program, func(s story) *script { return s.pageScript(chromium) })
 	})
 }
 

@@ -8,26 +8,13 @@ import (
 	"reflect"
 	"testing"
 
-	"github.com/konsil-health/konsil/internal/browser/browsertest"
 	"github.com/konsil-health/konsil/internal/konsiltest"
 )
 
 // TestSecondDevice: what matrix-js-sdk knows of identities, in Node and in Chromium. Two people of two tenants verify each other by emoji; one of them goes
 // on on a second device, which reads what was said before from the key backup, is verified by the first, and follows everything by simplified sliding
 // sync.
-func TestSecondDevice(t *testing.T) {
-	t.Parallel()
-	program := konsiltest.Program(t)
-	t.Run("node", func(t *testing.T) {
-		t.Parallel()
-		secondDevice(t, program, story.nodeScript)
-	})
-	t.Run("chromium", func(t *testing.T) {
-		t.Parallel()
-		chromium := browsertest.Start(t)
-		secondDevice(t, program, func(s story) *script { return s.pageScript(chromium) })
-	})
-}
+func TestSecondDevice(t *testing.T) { eachHost(t, secondDevice) }
 
 const jsAnna, jsBerta = "@anna:praxis.test", "@berta:klinik.test"
 
